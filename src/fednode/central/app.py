@@ -1,0 +1,116 @@
+"""The central node as a web app: its parts put together, its routes, its life. Start reading at `create_app`.
+
+What each group of paths does is in `*_api.py`; who may call it in `auth`; what every request passes first in `gate`.
+The process around it (socket, signals, tokens on disk) is `serve`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+
+from fednode.central import clients_api, models_api, runs_api, updates_api, work_api
+from fednode.central.answers import add_error_answers
+from fednode.central.auth import Doors, is_loopback_host
+from fednode.central.gate import Gate
+from fednode.central.leases import Leases
+from fednode.central.models import ModelBuffers
+from fednode.central.node import CentralNode, CentralSettings
+from fednode.central.presence import Member, Presence
+from fednode.central.runs import Runs
+from fednode.central.tokens import TokenFile
+from fednode.central.uploads import Uploads
+from fednode.central.waiting import TICK_S
+from fednode.errors import StoreError
+from fednode.ports import Clock
+from fednode.store.queries import Queries
+from fednode.store.sql import SqlStore
+from fednode.wire.messages import PROTOCOL, ErrorBody
+
+SAVE_SEEN_EVERY_S = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+def create_app(store: SqlStore, clock: Clock, settings: CentralSettings) -> FastAPI:
+    """The app of one central node over its open store. Runs go on while its lifespan lasts."""
+    node = build_node(store, clock, settings)
+    error: dict[str, Any] = {"model": ErrorBody, "description": "What is wrong, and what to do about it"}
+    app = FastAPI(
+        title="fednode central node", version=str(PROTOCOL), lifespan=_lifespan, docs_url=None, redoc_url=None,
+        responses={"4XX": error, "5XX": error},
+    )
+    app.state.node = node
+    add_error_answers(app)
+    for group in (clients_api, work_api, updates_api, runs_api, models_api):
+        app.include_router(group.router)
+    app.add_api_route("/healthz", _healthz, include_in_schema=True, tags=["health"])
+    app.add_api_route("/", _index, include_in_schema=False)       # the pages take this place
+    app.add_middleware(Gate, doors=node.doors)
+    return app
+
+
+def build_node(store: SqlStore, clock: Clock, settings: CentralSettings) -> CentralNode:
+    """The parts, each made once. Raises StoreDamaged where the tokens cannot be read."""
+    is_loopback = is_loopback_host(settings.host)
+    presence = Presence(clock, gone_after_s=settings.gone_after_s)
+    leases = Leases(clock, lease_s=settings.lease_s)
+    tokens = TokenFile(settings.state_dir, clock, is_loopback=is_loopback, is_new_token=settings.is_new_token)
+    queries = Queries(store, clock)
+    return CentralNode(
+        settings=settings, clock=clock, store=store, queries=queries, presence=presence, leases=leases,
+        doors=Doors(store, presence, tokens, is_loopback=is_loopback),
+        runs=Runs(store, queries, presence, leases, clock),
+        uploads=Uploads(store, max_model_bytes=settings.max_model_bytes),
+        models=ModelBuffers(),
+    )
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Know who is enrolled, go on with the runs, keep house; at the end leave everything as a start would find it."""
+    node: CentralNode = app.state.node
+    for record in await node.store.clients():
+        if not record.is_revoked:
+            node.presence.enrol(Member(name=record.name, offers=record.offers, last_seen_s=record.last_seen_s))
+    await node.runs.start()
+    housekeeping = asyncio.create_task(_keep_house(node))
+    try:
+        yield
+    finally:
+        node.close_doors()
+        housekeeping.cancel()
+        await node.runs.stop()
+        await _save_seen(node)
+
+
+async def _keep_house(node: CentralNode) -> None:
+    """Count the up-time, and save now and then who was seen when."""
+    last_s = node.clock.now_s()
+    while True:
+        await node.clock.sleep(TICK_S)
+        node.presence.uptime.now_s()
+        if node.clock.now_s() - last_s >= SAVE_SEEN_EVERY_S:
+            last_s = node.clock.now_s()
+            await _save_seen(node)
+
+
+async def _save_seen(node: CentralNode) -> None:
+    """For people only: a disk that is full now may have room the next time."""
+    if seen := node.presence.take_unsaved():
+        with suppress(StoreError):
+            await node.store.touch(seen)
+
+
+async def _healthz() -> dict[str, Any]:
+    """That this is a central node and that it answers. Open to everybody; says nothing else."""
+    return {"status": "ok", "protocol": PROTOCOL}
+
+
+async def _index() -> dict[str, Any]:
+    return {"name": "fednode central node", "api": "/api/v1", "openapi": "/openapi.json"}

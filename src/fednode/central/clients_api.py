@@ -1,0 +1,148 @@
+"""What client nodes say of themselves: register, offer, leave. And what an operator may do about them."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from fastapi import APIRouter, Request
+
+from fednode.central.node import CentralNode, Client, Node, Operator
+from fednode.central.offers import merged_offers
+from fednode.central.presence import Member
+from fednode.central.tokens import hash_secret, new_secret
+from fednode.core.ids import make_id
+from fednode.core.metrics import check_metrics
+from fednode.core.records import Offer
+from fednode.core.status import ClientStatus
+from fednode.errors import BadConfig, NotAuthorised
+from fednode.run_config import check_offer
+from fednode.store.records import ClientRecord
+from fednode.wire.messages import OfferBody, Presence, Registered, Registration, registration_text
+
+router = APIRouter(prefix="/api/v1", tags=["clients"])
+
+
+@router.post("/clients")
+async def register(body: Registration, request: Request, node: Node) -> Registered:
+    """Join, by a join token and a signature of the client's own key. The same key again gets a new secret."""
+    node.doors.require_join(request)
+    _require_proof(body)
+    secret = new_secret()
+    record = await _enrol(body, hash_secret(secret), node)
+    _refresh(node, record)
+    node.presence.heard(record.name)
+    return Registered(client_id=record.id, name=record.name, secret=secret)
+
+
+@router.put("/clients/me")
+async def say_presence(body: Presence, client: Client, node: Node) -> dict[str, Any]:
+    """What this client offers from now on. Sent at every start."""
+    offers = tuple(_offer(offer) for offer in body.offers)
+    await node.store.set_presence(client.name, offers, body.versions)
+    node.presence.enrol(Member(name=client.name, offers=offers))
+    node.presence.heard(client.name)
+    return {}
+
+
+@router.post("/clients/me/leave")
+async def leave(client: Client, node: Node) -> dict[str, Any]:
+    """A client that stops says so: it is gone at once, nobody waits for it."""
+    node.presence.leave(client.name)
+    return {}
+
+
+@router.post("/clients/me/secret")
+async def renew_secret(client: Client, node: Node) -> Registered:
+    """A new secret for this client; the old one opens nothing any more."""
+    secret = new_secret()
+    await node.store.rotate_secret(client.name, hash_secret(secret))
+    return Registered(client_id=client.id, name=client.name, secret=secret)
+
+
+@router.get("/clients", dependencies=[Operator])
+async def list_clients(node: Node) -> list[dict[str, Any]]:
+    """Everybody who ever joined, in name order, with what they offer and whether they are there."""
+    return [client_row(node, record) for record in await node.store.clients()]
+
+
+@router.post("/clients/{name}/revoke", dependencies=[Operator])
+async def revoke(name: str, node: Node) -> dict[str, Any]:
+    """Its secret opens nothing any more, and it takes part in nothing."""
+    await node.store.revoke_client(name)
+    node.presence.strike(name)
+    node.leases.client_bell(name).ring()
+    return client_row(node, await node.store.client(name))
+
+
+@router.get("/tasks", dependencies=[Operator])
+async def list_tasks(node: Node) -> list[dict[str, Any]]:
+    """What the enrolled clients offer: one entry a version of a task, with the schema of its settings."""
+    return [
+        {**merged.offer.to_json(), "clients": list(merged.clients)}
+        for merged in merged_offers(node.presence.members())
+    ]
+
+
+@router.post("/tokens/join", dependencies=[Operator])
+async def new_join_token(node: Node) -> dict[str, str]:
+    """A new join token; the old one admits nobody any more."""
+    return {"join_token": node.doors.tokens.renew_join_token()}
+
+
+def client_row(node: CentralNode, record: ClientRecord) -> dict[str, Any]:
+    """A client as lists and pages show it."""
+    return {
+        "client_id": record.id, "name": record.name, "status": status_of(node, record).value,
+        "last_seen_s": max(record.last_seen_s, node.presence.last_seen_s(record.name)), "joined_s": record.joined_s,
+        "versions": dict(record.versions),
+        "offers": [
+            {"task": offer.task, "fingerprint": offer.fingerprint, "summary": offer.summary} for offer in record.offers
+        ],
+    }
+
+
+def status_of(node: CentralNode, record: ClientRecord) -> ClientStatus:
+    if record.is_revoked:
+        return ClientStatus.REVOKED
+    if not node.presence.is_there(record.name):
+        return ClientStatus.GONE
+    return ClientStatus.BUSY if node.leases.is_busy(record.name) else ClientStatus.ONLINE
+
+
+def _require_proof(body: Registration) -> None:
+    try:
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(body.public_key))
+        key.verify(bytes.fromhex(body.proof), registration_text(body.name))
+    except (InvalidSignature, ValueError):
+        raise NotAuthorised(
+            f"the proof for {body.name!r} was not made by the key that came with it",
+            fix="sign it with the client's own key",
+        ) from None
+
+
+async def _enrol(body: Registration, secret_sha256: str, node: CentralNode) -> ClientRecord:
+    """The client's row: a new one, or the known one with a new secret. Raises NameTaken, NotAuthorised."""
+    now_s = node.clock.wall_s()
+    return await node.store.add_client(ClientRecord(
+        id=make_id("cli", int(now_s * 1000), secrets.token_bytes(10)), name=body.name, public_key=body.public_key,
+        secret_sha256=secret_sha256, last_seen_s=now_s, joined_s=now_s,
+    ))
+
+
+def _refresh(node: CentralNode, record: ClientRecord) -> None:
+    node.presence.enrol(Member(name=record.name, offers=record.offers, last_seen_s=record.last_seen_s))
+
+
+def _offer(body: OfferBody) -> Offer:
+    """Raises BadConfig where the offer makes no sense."""
+    try:
+        offer = Offer.from_json(body.model_dump(mode="json", by_alias=True))
+        check_metrics(offer.metrics)
+    except TypeError as error:
+        told = f"the offer of {body.task!r} declares a metric badly: {error}"
+        raise BadConfig(told, fix="send it as `Metric.to_json` writes it") from None
+    check_offer(offer)
+    return offer

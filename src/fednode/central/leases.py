@@ -1,0 +1,123 @@
+"""The desk at which work is posted and leased: what `fleet` hangs out, and what a client's poll takes.
+
+In memory: which rounds are open, and what was reported, is in the store, and after a restart `fleet` posts again. A
+client works on one assignment at a time, the one posted first. A poll that does not name its leased assignment as
+being held gets it again at once: the answer was lost, or the client began anew.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from fednode.central.waiting import Bell
+from fednode.core.records import Round, Run
+from fednode.ports import Clock
+
+RoundKey: TypeAlias = tuple[str, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Post:
+    """One client's work in an open round."""
+
+    run: Run
+    round: Round
+    client: str
+    num_leases: int = 0
+    lease_until_s: float = 0.0          # up to then the client is busy with it
+
+    @property
+    def id(self) -> str:
+        return assignment_id(self.round)
+
+
+class Leases:
+    """All posts of this central node."""
+
+    def __init__(self, clock: Clock, *, lease_s: float = 60.0) -> None:
+        self._clock = clock
+        self._lease_s = lease_s
+        self._posts: dict[str, list[Post]] = {}                     # by client, in the order of posting
+        self._settled: defaultdict[RoundKey, set[str]] = defaultdict(set)
+        self._client_bells: defaultdict[str, Bell] = defaultdict(Bell)
+        self._round_bells: defaultdict[RoundKey, Bell] = defaultdict(Bell)
+
+    def post(self, run: Run, round_: Round, settled: Collection[str]) -> None:
+        """Hang out the round's work for everybody who is not settled, and wake those who wait for work."""
+        self._settled[key_of(round_)].update(settled)
+        for client in self.unsettled(round_):
+            self._posts.setdefault(client, []).append(Post(run=run, round=round_, client=client))
+            self._client_bells[client].ring()
+
+    def settle(self, round_: Round, client: str) -> None:
+        """The store has this client's outcome."""
+        self._settled[key_of(round_)].add(client)
+        self._drop(round_, client)
+        self._round_bells[key_of(round_)].ring()
+
+    def take_back(self, round_: Round) -> None:
+        """The round is over, or halted: whoever still holds a piece of it hears so."""
+        for client in round_.cohort:
+            self._drop(round_, client)
+            self._client_bells[client].ring()
+        self._settled.pop(key_of(round_), None)
+        self._round_bells.pop(key_of(round_), None)
+
+    def unsettled(self, round_: Round) -> list[str]:
+        return [client for client in round_.cohort if client not in self._settled[key_of(round_)]]
+
+    def lease(self, client: str) -> Post | None:
+        """The client's first post, leased to it from now on; None where there is none."""
+        posts = self._posts.get(client)
+        if not posts:
+            return None
+        posts[0] = self._leased(posts[0], num_new=1)
+        return posts[0]
+
+    def renew(self, client: str, assignment: str) -> bool:
+        """Whether the client may go on with what it holds."""
+        posts = self._posts.get(client, [])
+        for index, post in enumerate(posts):
+            if post.id == assignment:
+                posts[index] = self._leased(post, num_new=0)
+                return True
+        return False
+
+    def is_busy(self, client: str) -> bool:
+        now_s = self._clock.now_s()
+        return any(post.lease_until_s > now_s for post in self._posts.get(client, []))
+
+    def client_bell(self, client: str) -> Bell:
+        """Rings when there is something new for this client."""
+        return self._client_bells[client]
+
+    def round_bell(self, round_: Round) -> Bell:
+        """Rings when one more of the cohort is settled."""
+        return self._round_bells[key_of(round_)]
+
+    def wake_all(self) -> None:
+        for bell in self._client_bells.values():
+            bell.ring()
+
+    def _leased(self, post: Post, *, num_new: int) -> Post:
+        until_s = self._clock.now_s() + self._lease_s
+        return replace(post, num_leases=post.num_leases + num_new, lease_until_s=until_s)
+
+    def _drop(self, round_: Round, client: str) -> None:
+        kept = [post for post in self._posts.get(client, []) if key_of(post.round) != key_of(round_)]
+        if kept:
+            self._posts[client] = kept
+        else:
+            self._posts.pop(client, None)
+
+
+def key_of(round_: Round) -> RoundKey:
+    return (round_.run_id, round_.number, round_.attempt)
+
+
+def assignment_id(round_: Round) -> str:
+    """`<run id>.<round>.<attempt>`: unique for the client that asks."""
+    return f"{round_.run_id}.{round_.number}.{round_.attempt}"

@@ -1,0 +1,55 @@
+"""Models: what there is, and the params themselves, immutable and named by their hash."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Request
+from starlette.responses import Response
+
+from fednode.central.answers import finite
+from fednode.central.auth import bearer_of
+from fednode.central.models import params_response
+from fednode.central.node import Node, Operator
+from fednode.wire.messages import MEDIA_TYPE
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+router = APIRouter(prefix="/api/v1/models", tags=["models"])
+
+
+async def member_or_operator(request: Request, node: Node) -> None:
+    """A client of this federation, or somebody who operates it. Raises NotAuthorised."""
+    if bearer_of(request).startswith("sec_"):
+        await node.doors.client_of(request)
+    else:
+        node.doors.require_operator(request)
+
+
+@router.get("", dependencies=[Operator])
+async def list_models(node: Node) -> list[dict[str, Any]]:
+    """Every committed model, newest first."""
+    return [finite(asdict(view)) for view in await node.queries.models()]
+
+
+@router.get("/{ref}", dependencies=[Operator])
+async def show_model(ref: str, node: Node) -> dict[str, Any]:
+    """One model, by id, sha256 or a unique prefix of either."""
+    return finite(asdict(await node.queries.model(ref)))  # type: ignore[no-any-return]
+
+
+@router.api_route(
+    "/{ref}/params", methods=["GET", "HEAD"], dependencies=[Depends(member_or_operator)], response_class=Response,
+    responses={200: {"content": {MEDIA_TYPE: {}}}, 206: {"description": "a part"}, 304: {"description": "known"}},
+)
+async def get_params(
+    ref: str, node: Node, asked_range: Annotated[str | None, Header(alias="Range")] = None,
+    known: Annotated[str | None, Header(alias="If-None-Match")] = None,
+) -> Response:
+    """The params file: whole, or one range of it, or 304 where the caller has it."""
+    sha256 = ref if SHA256.fullmatch(ref) else (await node.queries.model(ref)).sha256
+    await node.store.model_bytes(sha256)            # a file is a model's only when a row says so
+    buffer = node.models.get(node.store.model_path(sha256))
+    return params_response(buffer, sha256, asked_range=asked_range, known=known)

@@ -1,0 +1,228 @@
+"""The process of a central node: its port, its store, its signals, and the note by which its user's clients find it.
+
+`serve` returns when SIGTERM, SIGINT or `stop` has ended it: long-polls are answered at once, no new round begins, open
+rounds stay open in the store. Nothing is printed here: `on_ready` hears what there is to tell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import errno
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from fednode.central.app import create_app
+from fednode.central.auth import is_loopback_host
+from fednode.central.node import CentralNode, CentralSettings
+from fednode.central.tokens import write_private
+from fednode.clock import SystemClock
+from fednode.errors import PortTaken, UsageError
+from fednode.ports import Clock
+from fednode.settings import note_path
+from fednode.store.sql import SqlStore
+
+__all__ = ["CentralSettings", "Serving", "serve"]
+
+DRAIN_S = 8                     # for requests that are under way; then they are cut
+KEEP_ALIVE_S = 75               # of an idle connection: longer than a client's pause between two polls
+BACKLOG = 2048
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+MEBIBYTE = 1 << 20
+ANYWHERE = ("", "0.0.0.0", "::")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """A central node that answers now."""
+
+    url: str                    # for this machine
+    host: str
+    port: int
+    state_dir: Path
+    join_token: str
+    operator_token: str
+    is_loopback: bool           # else everything on the way can be read: there is no TLS
+
+
+def _say_nothing(serving: Serving) -> None: ...
+
+
+async def serve(
+    settings: CentralSettings, on_ready: Callable[[Serving], None] = _say_nothing, *,
+    clock: Clock | None = None, stop: asyncio.Event | None = None,
+) -> None:
+    """Be a central node until told to stop.
+
+    Raises UsageError (a bind beyond loopback without `is_insecure`), PortTaken, StoreLocked, StoreDamaged.
+    """
+    clock = clock or SystemClock()
+    _tune_malloc()
+    listening = listen(settings)
+    try:
+        store = await SqlStore.open(settings.state_dir, clock)
+        try:
+            await _serve(settings, store, clock, listening, on_ready, stop or asyncio.Event())
+        finally:
+            await store.close()
+    finally:
+        listening.close()
+
+
+def listen(settings: CentralSettings) -> socket.socket:
+    """The bound socket. Raises UsageError, PortTaken."""
+    host = settings.host.strip("[]")
+    if not is_loopback_host(_in_url(host)) and not settings.is_insecure:
+        raise UsageError(
+            f"--host {settings.host} can be reached from other machines, and what goes by can be read on the way: "
+            "there is no TLS here",
+            fix="add --insecure if that network is yours, or put a TLS proxy in front of --host 127.0.0.1",
+        )
+    try:
+        found = socket.getaddrinfo(host or None, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, proto, _, address = sorted(found, key=lambda row: row[0] != socket.AF_INET)[0]
+        listening = socket.socket(family, kind, proto)
+        with _closed_on_error(listening):
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(BACKLOG)       # from here on nobody else can have the port
+        return listening
+    except OSError as error:
+        raise _cannot_bind(settings, error) from error
+
+
+async def _serve(
+    settings: CentralSettings, store: SqlStore, clock: Clock, listening: socket.socket,
+    on_ready: Callable[[Serving], None], stop: asyncio.Event,
+) -> None:
+    app = create_app(store, clock, settings)
+    node: CentralNode = app.state.node
+    web = _Uvicorn(app, node)
+    serving = _facts(settings, node, listening)
+    with _stopped_by_signals(stop), _note(settings, serving):
+        answering = asyncio.create_task(web.serve(sockets=[listening]))
+        waiting = asyncio.create_task(stop.wait())
+        await web.wait_until_ready(answering)
+        if web.started:
+            on_ready(serving)
+        await asyncio.wait({answering, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        web.should_exit = True
+        await answering
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn without its hold on signals, and with long-polls that end before it waits for them."""
+
+    def __init__(self, app: object, node: CentralNode) -> None:
+        super().__init__(uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            log_config=None, access_log=False, lifespan="on", ws="none", server_header=False, backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=DRAIN_S,
+        ))
+        self._node = node
+        self._ready = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._node.close_doors()
+        await super().shutdown(sockets)
+
+    async def wait_until_ready(self, answering: asyncio.Task[None]) -> None:
+        """Until it answers; a start that fails ends `answering`."""
+        ready = asyncio.create_task(self._ready.wait())
+        await asyncio.wait({ready, answering}, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+
+
+@contextmanager
+def _stopped_by_signals(stop: asyncio.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT set `stop`, where signals can be heard at all."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+@contextmanager
+def _note(settings: CentralSettings, serving: Serving) -> Iterator[None]:
+    """What clients and the CLI of the same user read to find this central node; gone with it."""
+    path = note_path(settings.user_state_dir, serving.port)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_private(path, {
+        "url": serving.url, "join_token": serving.join_token, "operator_token": serving.operator_token,
+        "pid": os.getpid(),
+    })
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _facts(settings: CentralSettings, node: CentralNode, listening: socket.socket) -> Serving:
+    port = listening.getsockname()[1]
+    host = "localhost" if settings.host in ANYWHERE else settings.host
+    tokens = node.doors.tokens
+    return Serving(
+        url=f"http://{_in_url(host)}:{port}", host=settings.host, port=port, state_dir=settings.state_dir,
+        join_token=tokens.join_token, operator_token=tokens.operator_token, is_loopback=node.doors.is_loopback,
+    )
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+@contextmanager
+def _closed_on_error(listening: socket.socket) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        listening.close()
+        raise
+
+
+def _cannot_bind(settings: CentralSettings, error: OSError) -> UsageError:
+    if error.errno == errno.EADDRINUSE:
+        return PortTaken(
+            f"port {settings.port} of {settings.host} is in use", fix="choose another with --port, or stop what has it"
+        )
+    if error.errno == errno.EACCES:
+        return PortTaken(
+            f"port {settings.port} may not be opened by this user", fix="choose a --port above 1023"
+        )
+    return UsageError(
+        f"cannot listen at {settings.host}, port {settings.port}: {error.strerror}",
+        fix="name an address of this machine by --host",
+    )
+
+
+def _tune_malloc() -> None:
+    """Keep freed memory for the next body: else every 256 KB read of an upload asks the kernel for new pages."""
+    with suppress(OSError, AttributeError):     # not every C library has it
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 8 * MEBIBYTE)
+        libc.mallopt(M_TRIM_THRESHOLD, 256 * MEBIBYTE)

@@ -1,0 +1,131 @@
+"""The central node's own tokens: who may join, and who may operate. Made once, kept 0600 in its state dir.
+
+`join_...` admits new clients, `op_...` opens the admin API and the pages. What a registered client shows is neither:
+its own secret, `sec_...`, of which the store keeps the sha256. Who asks for them: `auth`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from fednode.errors import NotAuthorised, StoreDamaged
+from fednode.ports import Clock
+from fednode.wire.codec import disk_errors
+
+TOKEN_BYTES = 32                        # 256 bits
+JOIN_DAYS = 7
+SECONDS_OF_A_DAY = 86_400.0
+FILE_NAME = "tokens.json"
+OWNER_ONLY = 0o600
+KINDS = {"join_": "a join token", "op_": "an operator token", "sec_": "a client's secret"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """What the file holds."""
+
+    join_token: str
+    join_made_s: float                  # wall time
+    operator_token: str
+
+
+class TokenFile:
+    """The tokens of a state dir. `is_loopback`: a join token of this bind does not grow old."""
+
+    def __init__(self, state_dir: Path, clock: Clock, *, is_loopback: bool, is_new_token: bool = False) -> None:
+        """Raises StoreDamaged where the file is not what was written."""
+        self._path = state_dir / FILE_NAME
+        self._clock = clock
+        self._is_loopback = is_loopback
+        found = _read(self._path)
+        self._tokens = found or Tokens(join_token="", join_made_s=0.0, operator_token=_new("op_"))
+        if found is None or is_new_token:
+            self.renew_join_token()
+
+    @property
+    def join_token(self) -> str:
+        return self._tokens.join_token
+
+    @property
+    def operator_token(self) -> str:
+        return self._tokens.operator_token
+
+    def renew_join_token(self) -> str:
+        """A new one; the old one admits nobody any more. Who has joined stays."""
+        self._tokens = replace(self._tokens, join_token=_new("join_"), join_made_s=self._clock.wall_s())
+        write_private(self._path, asdict(self._tokens))
+        return self.join_token
+
+    def require_join(self, token: str) -> None:
+        """Raise NotAuthorised unless `token` is the join token and not too old."""
+        require_kind(token, "join_")
+        if not hmac.compare_digest(token, self.join_token):
+            raise NotAuthorised("this join token is not, or no longer, valid here", fix=_ASK_FOR_JOIN)
+        age_days = (self._clock.wall_s() - self._tokens.join_made_s) / SECONDS_OF_A_DAY
+        if not self._is_loopback and age_days > JOIN_DAYS:
+            raise NotAuthorised(f"this join token is older than {JOIN_DAYS} days", fix=_ASK_FOR_JOIN)
+
+    def require_operator(self, token: str) -> None:
+        """Raise NotAuthorised unless `token` is the operator token."""
+        require_kind(token, "op_")
+        if not hmac.compare_digest(token, self.operator_token):
+            raise NotAuthorised("this operator token is not valid here", fix=f"it lies in {self._path}")
+
+
+_ASK_FOR_JOIN = "ask the operator for the token that `fednode clients join-command` shows"
+
+
+def new_secret() -> str:
+    """A client's secret."""
+    return _new("sec_")
+
+
+def hash_secret(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def require_kind(token: str, prefix: str) -> None:
+    """Raise NotAuthorised, saying what came and what is needed, where `token` is of another kind."""
+    if not token.isascii():
+        raise NotAuthorised("this token holds characters that no token has", fix="copy it again")
+    if token.startswith(prefix):
+        return
+    came = next((kind for start, kind in KINDS.items() if token.startswith(start)), "no token of fednode's")
+    raise NotAuthorised(
+        f"{KINDS[prefix]} ({prefix}...) is needed here, and what came is {came}", fix=f"send {KINDS[prefix]}"
+    )
+
+
+def write_private(path: Path, content: object, *, is_durable: bool = True) -> None:
+    """JSON that only its owner may read: never for a moment otherwise, and never half written."""
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    with disk_errors(path):
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(content, file, indent=2)
+            file.flush()
+            if is_durable:
+                os.fsync(file.fileno())
+        part.replace(path)
+
+
+def _new(prefix: str) -> str:
+    return prefix + secrets.token_hex(TOKEN_BYTES)
+
+
+def _read(path: Path) -> Tokens | None:
+    """None where there is no file yet."""
+    try:
+        return Tokens(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise StoreDamaged(
+            f"{path} cannot be read: {error}", fix="mend it, or delete it: new tokens are made, who has joined stays"
+        ) from None

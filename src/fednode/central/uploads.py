@@ -1,0 +1,240 @@
+"""Updates that come in: announced, streamed to a file and checked on the way, resumed by offset, never in memory.
+
+A body grows in `params/incoming/<run>.<round>.<attempt>.<client>.<digest>`, its announcement lies beside it, so both
+outlive this process. What is wrong in itself (a NaN, a shape) ends the assignment as `refused`; what merely arrived
+damaged is dropped, and sent again. Routes and the order of things: `work_api`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from pydantic import ValidationError
+
+from fednode.central.answers import Refusal
+from fednode.central.tokens import write_private
+from fednode.core.params import Manifest, require_finite
+from fednode.core.records import Round
+from fednode.core.status import RoundKind
+from fednode.errors import BadParamsFile, Conflict, NotFound, ParamsError, ParamsMismatch, TooLarge
+from fednode.store.params_files import fsync, round_key
+from fednode.store.records import Blob
+from fednode.store.sql import SqlStore
+from fednode.wire.body_check import BodyCheck
+from fednode.wire.codec import digest_of_file, disk_errors, read_header, read_params
+from fednode.wire.messages import OFFSET_HEADER, Announcement
+
+PIECE_BYTES = 1 << 20
+NOTE_SUFFIX = ".json"
+
+
+@dataclass(kw_only=True)
+class Upload:
+    """One body under way."""
+
+    path: Path
+    announced: Announcement
+    check: BodyCheck | None             # None: the first params of a run, which nothing can be held against yet
+    offset: int = 0                     # bytes on disk, all of them seen by `check`
+    defect: ParamsError | TooLarge | None = None      # the rest still comes in: its digest tells whose fault it is
+    writer: int = 0                     # a new connection takes over from one that may be dead
+    has_begun: bool = False
+    finishing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def note_path(self) -> Path:
+        return self.path.with_name(f"{self.path.name}{NOTE_SUFFIX}")
+
+    @property
+    def is_complete(self) -> bool:
+        return self.offset == self.announced.num_bytes
+
+
+class Uploads:
+    """All bodies under way at this central node."""
+
+    def __init__(self, store: SqlStore, *, max_model_bytes: int) -> None:
+        self._store = store
+        self._max_model_bytes = max_model_bytes
+        self._open: dict[Path, Upload] = {}
+        self._manifests: dict[str, Manifest] = {}       # by sha256 of the base model: a few bytes a tensor
+
+    async def announce(self, round_: Round, client: str, announced: Announcement) -> Upload:
+        """The upload, begun or gone on with. Raises ParamsMismatch or TooLarge for a size that cannot be right."""
+        self._require_sane(round_, announced)
+        check = await self._new_check(round_, announced)
+        path = self._store.incoming_path(round_, client, announced.digest)
+        upload = self._open.get(path)
+        if upload is None or upload.announced != announced:
+            self._close(round_, client)
+            upload = self._open[path] = Upload(path=path, announced=announced, check=check)
+        async with upload.finishing:
+            if not upload.has_begun:
+                await asyncio.to_thread(self._begin, upload, round_, client)
+        return upload
+
+    async def find(self, round_: Round, client: str) -> Upload:
+        """The announced upload of a client, read from disk after a restart. Raises NotFound."""
+        for upload in self._of_client(round_, client):
+            return upload
+        announced = await asyncio.to_thread(self._read_note, round_, client)
+        return await self.announce(round_, client, announced)
+
+    async def receive(self, upload: Upload, chunks: AsyncIterator[bytes]) -> None:
+        """Write what comes behind `upload.offset`. A bad body is kept coming: only its end tells whose fault it is."""
+        upload.writer += 1
+        me = upload.writer
+        with disk_errors(upload.path), upload.path.open("ab", buffering=0) as file:
+            async for chunk in chunks:
+                if upload.writer != me:
+                    raise Conflict("another connection goes on with this body", fix="ask for the offset")
+                _take(upload, file, chunk)
+
+    async def require_arrived(self, upload: Upload) -> None:
+        """Make a whole body durable. Raises BadParamsFile where it is not what was announced: the line's fault."""
+        await asyncio.to_thread(fsync, upload.path)
+        if await asyncio.to_thread(_digest, upload) != upload.announced.digest:
+            raise BadParamsFile(
+                f"the body of {upload.announced.num_bytes:,} bytes arrived damaged: its digest is another one",
+                fix="announce it again and send it again",
+            )
+
+    async def require_sound(self, upload: Upload) -> Blob:
+        """What has arrived, as the store takes it. Raises ParamsError or TooLarge: the update's own fault."""
+        if upload.defect is not None:
+            raise upload.defect
+        if upload.check is None:
+            await asyncio.to_thread(_check_first, upload.path)
+        return Blob(path=upload.path, digest=upload.announced.digest, num_bytes=upload.announced.num_bytes)
+
+    def drop(self, upload: Upload) -> None:
+        """Forget it, and what has come of it."""
+        upload.writer += 1
+        upload.path.unlink(missing_ok=True)
+        self.forget(upload)
+
+    def drop_all(self, round_: Round, client: str) -> None:
+        """Whatever this client had begun for this assignment, in this process or before it."""
+        self._close(round_, client)
+        self._unlink_all(round_, client, kept=())
+
+    def is_open(self, upload: Upload) -> bool:
+        """Whether it was neither dropped nor taken."""
+        return self._open.get(upload.path) is upload
+
+    def forget(self, upload: Upload) -> None:
+        """Its file has moved to its place."""
+        upload.note_path.unlink(missing_ok=True)
+        self._open.pop(upload.path, None)
+
+    def _of_client(self, round_: Round, client: str) -> list[Upload]:
+        return [upload for path, upload in self._open.items() if _is_of(path, round_, client)]
+
+    def _close(self, round_: Round, client: str) -> None:
+        """Nobody writes to what this client had begun any more; the files stay."""
+        for upload in self._of_client(round_, client):
+            upload.writer += 1
+            del self._open[upload.path]
+
+    def _unlink_all(self, round_: Round, client: str, kept: Collection[Path]) -> None:
+        for path in self._store.incoming_dir.glob(f"{round_key(round_)}.*"):
+            is_ours = _is_of(path, round_, client) or _is_of(path.with_suffix(""), round_, client)
+            if is_ours and path not in kept:
+                path.unlink(missing_ok=True)
+
+    def _require_sane(self, round_: Round, announced: Announcement) -> None:
+        if round_.kind is RoundKind.EVALUATE:
+            raise Conflict("this round only measures: it takes no update", fix="post the evaluation")
+        if round_.kind is RoundKind.TRAIN and announced.num_examples < 1:
+            raise ParamsMismatch("an update of 0 examples has no part in a mean", fix="check this site's data")
+        if round_.kind is RoundKind.INIT and announced.num_bytes > self._max_model_bytes:
+            raise TooLarge(
+                f"initial params of {announced.num_bytes:,} bytes; at most {self._max_model_bytes:,} are taken",
+                fix="choose a smaller model",
+            )
+
+    async def _new_check(self, round_: Round, announced: Announcement) -> BodyCheck | None:
+        if round_.kind is RoundKind.INIT:
+            return None
+        if round_.base_model not in self._manifests:
+            header = await asyncio.to_thread(read_header, self._store.model_path(round_.base_model))
+            self._manifests[round_.base_model] = header.manifest
+        return BodyCheck(self._manifests[round_.base_model], announced.num_bytes)
+
+    def _begin(self, upload: Upload, round_: Round, client: str) -> None:
+        """Note the announcement; what came before a restart is checked again, from its first byte."""
+        self._unlink_all(round_, client, kept=(upload.path, upload.note_path))
+        write_private(upload.note_path, upload.announced.model_dump(mode="json"), is_durable=False)
+        upload.path.touch(mode=0o600)
+        with upload.path.open("rb") as file:
+            while piece := file.read(PIECE_BYTES):
+                _check(upload, piece)
+        upload.has_begun = True
+
+    def _read_note(self, round_: Round, client: str) -> Announcement:
+        """As an earlier process noted it."""
+        for path in self._store.incoming_dir.glob(f"{round_key(round_)}.*{NOTE_SUFFIX}"):
+            if _is_of(path.with_suffix(""), round_, client):
+                with suppress(OSError, ValidationError):
+                    return Announcement.model_validate_json(path.read_bytes())
+        raise NotFound(f"no update of {client!r} is announced for this assignment", fix="announce it first")
+
+
+def _is_of(path: Path, round_: Round, client: str) -> bool:
+    """Whether a body's path is one of this client's. A digest has no dot, a name may have some."""
+    name, _, digest = path.name.rpartition(".")
+    return bool(digest) and name == f"{round_key(round_)}.{client}"
+
+
+def require_length(upload: Upload, offset: int, length: str | None) -> None:
+    """Raise unless a PUT of `length` bytes (its Content-Length) from `offset` on brings exactly what is missing."""
+    if length is None or not length.isdecimal():
+        raise Refusal(411, "usage", "an update's body needs a Content-Length", "send the body's exact length")
+    if offset != upload.offset:
+        raise Refusal(
+            409, "conflict", f"the next byte is number {upload.offset:,}, this body begins at {offset:,}",
+            "ask by HEAD for the offset, and send from there", {OFFSET_HEADER: str(upload.offset)},
+        )
+    missing = upload.announced.num_bytes - offset
+    if int(length) > missing:
+        raise TooLarge(f"a body of {int(length):,} bytes, where {missing:,} are missing", fix="send what was announced")
+    if int(length) < missing:
+        raise Refusal(
+            400, "usage", f"a body of {int(length):,} bytes, where {missing:,} are missing", "send all that is missing"
+        )
+
+
+def _take(upload: Upload, file: BinaryIO, chunk: bytes) -> None:
+    """One chunk, to the disk and past the check, or (on a full disk) neither."""
+    view = memoryview(chunk)
+    while view:
+        written = file.write(view)
+        _check(upload, view[:written])
+        view = view[written:]
+
+
+def _check(upload: Upload, piece: bytes | memoryview) -> None:
+    upload.offset += len(piece)
+    if upload.check is None or upload.defect is not None:
+        return
+    try:
+        upload.check.feed(piece)
+    except (ParamsError, TooLarge) as error:
+        upload.defect = error
+
+
+def _digest(upload: Upload) -> str:
+    """As taken on the way in, where the check came through; else of the file."""
+    if upload.check is not None and upload.defect is None:
+        return upload.check.finish()
+    return digest_of_file(upload.path)
+
+
+def _check_first(path: Path) -> None:
+    """A run's first params: any names and shapes, but a sound file of finite numbers."""
+    require_finite(read_params(path))

@@ -1,0 +1,157 @@
+"""A task in a long-lived child process, seen from its parent: start, ask, cancel, kill.
+
+Frameworks are imported once and data is loaded once; a crash, a hang or a cancel costs the child, not whoever
+asked. The next request starts a new one, and a new child gives the same bits as a warm one. A child ends within a
+second of its parent's death. `child_link.py` owns the process and its pipes, `child_main.py` runs inside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from fednode import child_messages as messages
+from fednode.child_link import ChildDied, Link
+from fednode.child_messages import Message
+from fednode.core.metrics import Metrics
+from fednode.core.records import Failure, Offer, Outcome
+from fednode.core.status import FailureCode
+from fednode.errors import FednodeError
+from fednode.ports import Clock
+from fednode.tasks.base import Site
+from fednode.visit import Observer, Order, Silent
+from fednode.wire.codec import read_params
+
+POLL_S = 0.2                    # how often an observer is asked whether the visit is still wanted
+CANCEL_GRACE_S = 5.0            # what a task has to notice a cancel; then its process is killed
+
+
+class Child:
+    """One child process, started at the first request and again after a death. Requests are served one by one."""
+
+    def __init__(self, site: Site, clock: Clock, *, state_dir: Path | None = None) -> None:
+        self._site = site
+        self._clock = clock
+        self._state_dir = state_dir
+        self._link: Link | None = None
+        self._turn = asyncio.Lock()
+        self._num_visits = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that runs; None where none does."""
+        return self._link.pid if self._link is not None and not self._link.has_ended else None
+
+    async def start(self) -> None:
+        """Start the process where none runs; requests do so by themselves. Raises TaskFailed where none can start."""
+        async with self._turn:
+            await self._running()
+
+    async def offer(self, spec: str, *, site: Site | None = None) -> Offer:
+        """Load the task in the child and check the site's data.
+
+        `site` replaces the child's own where one child works for many clients, in a simulation. Raises what the
+        task raised (DataError, NotFound, ...), or TaskFailed where it killed its process.
+        """
+        request = {"what": "offer", "spec": spec, "site": messages.site_to_json(site or self._site)}
+        async with self._turn:
+            answer = await self._ask(request, Silent())
+        if answer["what"] == "error":
+            raise messages.error_from_json(answer)
+        return Offer.from_json(answer["offer"])
+
+    async def visit(
+        self, spec: str, order: Order, params_file: Path | None, update_file: Path, observer: Observer,
+        *, site: Site | None = None,
+    ) -> Outcome:
+        """Execute `order` in the child; the update's params are a memory map of `update_file`.
+
+        `params_file` holds what the order's `base_model` names (None for init); `site` as in `offer`. `observer`
+        is called in this event loop. Whatever the task does comes back as an Outcome: a process that dies is a
+        `task_error`, a visit that is cancelled (and killed where it does not heed that) is `withdrawn`.
+        """
+        seen: list[Metrics] = []
+        async with self._turn:
+            self._num_visits += 1
+            request = {
+                "what": "visit", "visit": self._num_visits, "spec": spec, "order": messages.order_to_json(order),
+                "site": messages.site_to_json(site or self._site),
+                "params_file": _text(params_file), "update_file": _text(update_file),
+                "state_dir": _text(self._state_dir),
+            }
+            try:
+                answer = await self._ask(request, observer, seen.append)
+                return _outcome(answer, order, update_file, seen)
+            except ChildDied as death:
+                code = FailureCode.WITHDRAWN if death.is_wanted else FailureCode.TASK_ERROR
+                return _failed(order, seen, code, death.message, death.last_words)
+
+    async def stop(self) -> None:
+        """End the process at once; a visit under way comes back as withdrawn. A later request starts a new one."""
+        link, self._link = self._link, None
+        if link is not None:
+            await link.kill()
+
+    async def _running(self) -> Link:
+        if self._link is None or self._link.has_ended:
+            self._link = await Link.open(self._site.threads, self._clock)
+        return self._link
+
+    async def _ask(
+        self, request: Message, observer: Observer, keep: Callable[[Metrics], None] = lambda metrics: None
+    ) -> Message:
+        """Send the request, pass on what is told on the way, return its answer. Raises ChildDied."""
+        link = await self._running()
+        watch = asyncio.create_task(self._watch(link, request, observer))
+        try:
+            link.send(request)
+            while (message := await link.receive())["what"] in ("evaluated", "progressed"):
+                _pass_on(message, observer, keep)
+            return message
+        except BaseException:       # nobody will hear this answer: the next request must not take it for its own
+            await link.kill()
+            raise
+        finally:
+            watch.cancel()
+
+    async def _watch(self, link: Link, request: Message, observer: Observer) -> None:
+        """Cancel the visit once it is not wanted; hang up on a dead child whose own children keep its pipes open."""
+        while not observer.is_cancelled():
+            has_ended = link.has_ended
+            await self._clock.sleep(POLL_S)
+            if has_ended:           # a poll ago: what it said last has been read
+                link.hang_up()
+                return
+        link.send({"what": "cancel", "visit": request["visit"]})
+        await self._clock.sleep(CANCEL_GRACE_S)
+        await link.kill()
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())
+
+
+def _pass_on(message: Message, observer: Observer, keep: Callable[[Metrics], None]) -> None:
+    if message["what"] == "progressed":
+        observer.progressed(message["epoch"], message["metrics"])
+        return
+    metrics = Metrics.from_json(message["metrics"])
+    keep(metrics)
+    observer.evaluated(metrics)
+
+
+def _outcome(answer: Message, order: Order, update_file: Path, seen: list[Metrics]) -> Outcome:
+    """What the child answered; a params file that cannot be read is the task's failure, not the caller's."""
+    try:
+        if answer["what"] == "error":
+            raise messages.error_from_json(answer)
+        row = answer["outcome"]
+        return messages.outcome_from_json(row, read_params(update_file) if row["update"] else None)
+    except FednodeError as error:
+        return _failed(order, seen, FailureCode.TASK_ERROR, f"{error.message}; {error.fix}")
+
+
+def _failed(order: Order, seen: list[Metrics], code: FailureCode, reason: str, trace: str = "") -> Outcome:
+    failure = Failure(client=order.client, code=code, reason=reason, traceback=trace)
+    return Outcome(client=order.client, failure=failure, evaluation=seen[0] if seen else None)

@@ -1,0 +1,187 @@
+"""What runs inside a child process: `python -m fednode.child_main PARENT_PID`, started by `child.Child` only.
+
+The main thread executes tasks, one request after the other; a reader thread takes the parent's frames, so that a
+cancel or the parent's death is noticed while a task is busy. Tasks may print: their file descriptor 1 is stderr.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from pathlib import Path
+
+from fednode import child_messages as messages
+from fednode.child_messages import LENGTH, Message
+from fednode.core.json import canonical_json
+from fednode.core.metrics import Metrics
+from fednode.core.records import Outcome
+from fednode.errors import FednodeError, TaskFailed, VersionMismatch
+from fednode.tasks.base import Task
+from fednode.tasks.registry import TaskType, load_task, offer_of
+from fednode.visit import Order, run_visit
+from fednode.wire.codec import read_params, write_params
+
+PR_SET_PDEATHSIG = 1            # linux/prctl.h
+MAX_INSTANCES = 4               # bound tasks kept, each with the data that it loaded
+
+
+def main() -> None:
+    """Serve requests until the parent closes the line."""
+    die_with_parent(int(sys.argv[1]))
+    line = Line.take()
+    threading.Thread(target=line.listen, name="fednode-parent", daemon=True).start()
+    while True:
+        line.send(_answer(line.next_request(), line))
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Have the kernel end this process when its parent dies, however that dies. Elsewhere EOF does it."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent_pid:      # it died before the call above
+        os._exit(0)
+
+
+@dataclass(kw_only=True)
+class Line:
+    """The two pipes to the parent, out of the task's reach."""
+
+    source: int                 # file descriptors
+    sink: int
+    requests: queue.SimpleQueue[Message] = field(default_factory=queue.SimpleQueue)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    cancelled: int = 0          # number of the visit that is no longer wanted
+
+    @staticmethod
+    def take() -> Line:
+        """Move the pipes away from 0 and 1: there a task finds an empty stdin, and stderr for its prints."""
+        line = Line(source=os.dup(0), sink=os.dup(1))
+        empty = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(empty, 0)
+        os.close(empty)
+        os.dup2(2, 1)
+        sys.stdout = sys.stderr
+        return line
+
+    def listen(self) -> None:
+        """Runs in its own thread: a cancel is heard at once, the end of the line ends the process."""
+        while (message := self._receive()) is not None:
+            if message["what"] == "cancel":
+                self.cancelled = message["visit"]
+            else:
+                self.requests.put(message)
+        end_with_all_below()
+
+    def _receive(self) -> Message | None:
+        """The next frame; None at the end of the line, which may come in the middle of a frame."""
+        length = self._read(LENGTH.size)
+        body = self._read(LENGTH.unpack(length)[0]) if len(length) == LENGTH.size else b""
+        return messages.unpack(body) if body else None
+
+    def _read(self, num_bytes: int) -> bytes:
+        parts = b""
+        while len(parts) < num_bytes:
+            part = os.read(self.source, num_bytes - len(parts))
+            if not part:
+                return b""
+            parts += part
+        return parts
+
+    def next_request(self) -> Message:
+        return self.requests.get()
+
+    def send(self, message: Message) -> None:
+        frame = memoryview(messages.pack(message))
+        with self.lock:             # a task may report from a thread of its own
+            while frame:
+                frame = frame[os.write(self.sink, frame) :]
+
+
+def end_with_all_below() -> None:
+    """End this process and whatever a task has started in its process group."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reporter:
+    """The observer of a visit, at the child's end of the line."""
+
+    line: Line
+    visit: int
+
+    def evaluated(self, metrics: Metrics) -> None:
+        self.line.send({"what": "evaluated", "metrics": metrics.to_json()})
+
+    def progressed(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        self.line.send({"what": "progressed", "epoch": epoch, "metrics": {k: float(v) for k, v in metrics.items()}})
+
+    def is_cancelled(self) -> bool:
+        return self.line.cancelled == self.visit
+
+
+def _answer(request: Message, line: Line) -> Message:
+    """The one frame that ends a request. A task's own errors travel as such."""
+    try:
+        return _offer(request) if request["what"] == "offer" else _visit(request, line)
+    except FednodeError as error:
+        return messages.error_to_json(error)
+    except Exception as error:      # a stranger's code: it must not take the line down
+        traceback.print_exc()
+        reason = TaskFailed(f"{type(error).__name__}: {error}", fix="see the task's output above this line")
+        return messages.error_to_json(reason)
+
+
+def _offer(request: Message) -> Message:
+    offer = offer_of(_load(request["spec"]), messages.site_from_json(request["site"]))
+    return {"what": "offer", "offer": offer.to_json()}
+
+
+def _visit(request: Message, line: Line) -> Message:
+    order = messages.order_from_json(request["order"])
+    task = _bind(request["spec"], canonical_json(order.config))
+    _require_same(_load(request["spec"]), order)
+    params = None if request["params_file"] is None else read_params(Path(request["params_file"]))
+    outcome = run_visit(
+        task, messages.site_from_json(request["site"]), order, params, Reporter(line=line, visit=request["visit"]),
+        request["state_dir"] and Path(request["state_dir"]),
+    )
+    _save(outcome, Path(request["update_file"]))
+    return {"what": "outcome", "outcome": messages.outcome_to_json(outcome)}
+
+
+def _save(outcome: Outcome, path: Path) -> None:
+    if outcome.update is not None:
+        write_params(outcome.update.params, path, is_durable=False)
+
+
+def _require_same(task: TaskType, order: Order) -> None:
+    if task.fingerprint != order.fingerprint:
+        raise VersionMismatch(
+            f"the run was started with task {order.fingerprint!r}, this client node has {task.fingerprint!r}",
+            fix="give this client node the task version that the run was started with",
+        )
+
+
+@cache
+def _load(spec: str) -> TaskType:
+    return load_task(spec)
+
+
+@lru_cache(maxsize=MAX_INSTANCES)
+def _bind(spec: str, config: str) -> Task:
+    return _load(spec).bind(messages.unpack(config.encode()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""What a child process and its parent say to each other: frames of JSON, and the JSON form of each value.
+
+A frame is four bytes of length (big-endian) and one JSON object. Params never travel in it: they lie in
+safetensors files whose paths do. `child.py` is the parent's side, `child_main.py` the child's.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fednode.core.metrics import Metrics
+from fednode.core.params import Params
+from fednode.core.records import Failure, Outcome, Update
+from fednode.core.status import FailureCode, RoundKind
+from fednode.errors import FednodeError
+from fednode.tasks.base import Partition, Site
+from fednode.visit import Order
+
+LENGTH = struct.Struct(">I")
+
+Message = dict[str, Any]        # always with the key "what"
+
+
+def pack(message: Message) -> bytes:
+    """One frame. NaN is allowed: a diverged local score is no reason to lose the line."""
+    body = json.dumps(message).encode()
+    return LENGTH.pack(len(body)) + body
+
+
+def unpack(body: bytes) -> Message:
+    message: Message = json.loads(body)
+    return message
+
+
+def site_to_json(site: Site) -> Message:
+    return asdict(site) | {"data": None if site.data is None else str(site.data)}
+
+
+def site_from_json(row: Message) -> Site:
+    partition = row["partition"] and Partition(**row["partition"])
+    return Site(**(row | {"data": None if row["data"] is None else Path(row["data"]), "partition": partition}))
+
+
+def order_to_json(order: Order) -> Message:
+    return asdict(order)
+
+
+def order_from_json(row: Message) -> Order:
+    return Order(**(row | {"kind": RoundKind(row["kind"])}))
+
+
+def outcome_to_json(outcome: Outcome) -> Message:
+    """Everything but the params, which the child has written to the update's file before."""
+    update, failure, evaluation = outcome.update, outcome.failure, outcome.evaluation
+    return {
+        "client": outcome.client,
+        "update": update and {"num_examples": update.num_examples, "environment": update.environment},
+        "failure": failure and asdict(failure),
+        "evaluation": evaluation and evaluation.to_json(),
+    }
+
+
+def outcome_from_json(row: Message, params: Params | None) -> Outcome:
+    """`params` are those of the update's file, None where the outcome has no update."""
+    client, failure, evaluation = row["client"], row["failure"], row["evaluation"]
+    return Outcome(
+        client=client,
+        update=None if params is None else Update(client=client, params=params, **row["update"]),
+        failure=failure and Failure(**(failure | {"code": FailureCode(failure["code"])})),
+        evaluation=evaluation and Metrics.from_json(evaluation),
+    )
+
+
+def error_to_json(error: FednodeError) -> Message:
+    return {"what": "error", "code": error.code, "message": error.message, "fix": error.fix}
+
+
+def error_from_json(row: Message) -> FednodeError:
+    """The error that the child raised, of the same class."""
+    kind = _class_of(FednodeError, row["code"]) or FednodeError
+    return kind(row["message"], fix=row["fix"])
+
+
+def _class_of(kind: type[FednodeError], code: str) -> type[FednodeError] | None:
+    if kind.code == code:
+        return kind
+    found = (_class_of(below, code) for below in kind.__subclasses__())
+    return next((match for match in found if match is not None), None)

@@ -1,0 +1,77 @@
+"""What commands ask of a central node, and how they wait for a run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from fednode.settings import Settings, load_settings, read_note
+from fednode.wire.http import Http, with_retries
+from fednode.wire.messages import PauseRequest, RunRequest
+
+T = TypeVar("T")
+FINAL = {"completed", "failed", "cancelled"}
+POLL_S = 25.0
+
+
+@dataclass(frozen=True)
+class Api:
+    """The central node's API for people, under the paths of `docs/reference/api.md`."""
+
+    http: Http
+
+    async def get(self, path: str, **params: str) -> Any:
+        return await self.http.request("GET", f"/api/v1/{path}", params=params, timeout_s=POLL_S + 15)
+
+    async def start_run(self, request: RunRequest) -> dict[str, Any]:
+        return dict(await self.http.request("POST", "/api/v1/runs", body=request))
+
+    async def act(self, ref: str, verb: str, body: PauseRequest | None = None) -> dict[str, Any]:
+        """`pause`, `resume` or `cancel` a run."""
+        return dict(await self.http.request("POST", f"/api/v1/runs/{quoted(ref)}/{verb}", body=body))
+
+    async def revoke(self, name: str) -> None:
+        await self.http.request("POST", f"/api/v1/clients/{quoted(name)}/revoke")
+
+    async def download(self, sha256: str, target: Path) -> None:
+        await self.http.download(f"/api/v1/models/{sha256}/params", target, expect_sha256=sha256)
+
+    async def follow(self, ref: str, on_event: Callable[[dict[str, Any]], None], after: int = 0) -> dict[str, Any]:
+        """Tell every event of the run until it has ended; its summary. Outlives a restart of the central node."""
+        while True:
+            answer = await with_retries(self.get)(f"runs/{quoted(ref)}/events", after=str(after), wait=str(POLL_S))
+            for event in answer["events"]:
+                on_event(event)
+            after = answer["next"]
+            if answer["run"]["status"] in FINAL and not answer["events"]:
+                return dict(answer["run"])
+
+
+def quoted(ref: str) -> str:
+    return quote(ref.removeprefix("#"), safe="")
+
+
+@asynccontextmanager
+async def open_api(settings: Settings) -> AsyncIterator[Api]:
+    """The API, opened by `--token` or by the note that this user's own central node left."""
+    token = settings.token or str(read_note(settings.state_dir, settings.central).get("operator_token", ""))
+    async with Http(settings.central, token=token, ca=settings.ca) as http:
+        yield Api(http)
+
+
+def ask(
+    question: Callable[[Api], Coroutine[Any, Any, T]], central: str | None, token: str | None, ca: Path | None
+) -> T:
+    """Open the API that the flags name, put one question, close it."""
+    settings = load_settings(central=central, token=token, ca=ca)
+
+    async def asked() -> T:
+        async with open_api(settings) as api:
+            return await question(api)
+
+    return asyncio.run(asked())

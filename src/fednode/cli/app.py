@@ -1,0 +1,49 @@
+"""The tree of commands. What a command does lives in the file of its group."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fednode.cli import central, client, clients, demo, models, run, runs, simulate
+from fednode.cli.output import Command, plain
+
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="A federated learning network: a central node, client nodes, and training that loses nothing.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(is_asked: bool) -> None:
+    if is_asked:
+        from fednode import __version__
+
+        typer.echo(f"fednode {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def fednode(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """A federated learning network: a central node, client nodes, and training that loses nothing."""
+
+
+_COMMANDS: dict[str, Command] = {
+    "demo": demo.demo,
+    "central": central.central,
+    "client": client.client,
+    "run": run.run,
+    "simulate": simulate.simulate,
+    "pause": runs.pause,
+    "resume": runs.resume,
+    "cancel": runs.cancel,
+    "logs": runs.logs,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(plain(_command))
+app.add_typer(runs.app, name="runs")
+app.add_typer(clients.app, name="clients")
+app.add_typer(models.app, name="models")

@@ -1,0 +1,81 @@
+"""`fednode demo`: a federation of real processes on this machine, training a small network on MNIST."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fednode.cli import options as o
+from fednode.cli.output import Voice, size_text
+from fednode.errors import RunEnded
+
+if TYPE_CHECKING:
+    from fednode.demo.federation import Demo, DemoSettings
+
+
+def demo(
+    clients: Annotated[int, typer.Option("--clients", metavar="N", min=1, max=50, help="Client nodes.")] = 3,
+    rounds: Annotated[int, typer.Option("--rounds", metavar="N", min=1, help="Rounds of training.")] = 5,
+    port: Annotated[int | None, typer.Option("--port", metavar="PORT", min=1, max=65535, help="Of the dashboard. [default: 5000, or a free one]")] = None,
+    state_dir: o.StateDir = None,
+    leave: Annotated[bool, typer.Option("--exit", help="End after the training, also on a terminal.")] = False,
+    as_json: o.AsJson = False,
+) -> None:
+    """Watch a federation learn: a central node and its clients, real processes, real HTTP."""
+    from fednode.demo.federation import DemoSettings
+    from fednode.settings import load_settings
+
+    user_state_dir = load_settings().state_dir
+    settings = DemoSettings(clients=clients, rounds=rounds, port=port, state_dir=state_dir, user_state_dir=user_state_dir)
+    stays = sys.stdout.isatty() and not (leave or as_json)
+    asyncio.run(_interruptible(_play(Voice(as_json), settings, stays)))
+
+
+async def _interruptible(play: Any) -> None:
+    """SIGTERM ends the demo as Ctrl-C does: everything is stopped before it goes."""
+    task = asyncio.ensure_future(play)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+        return
+    raise KeyboardInterrupt
+
+
+async def _play(voice: Voice, settings: DemoSettings, stays: bool) -> None:
+    from fednode.demo.federation import demo_federation
+
+    voice.say(f"Starting a central node and {settings.clients} client nodes, each a process of its own ...")
+    voice.say("Data: the MNIST sample bundled with fednode (10,000 + 2,000 images), cut unevenly (dirichlet:0.5).")
+    async with demo_federation(settings) as demo:
+        voice.say(f"Dashboard: {demo.url}")
+        summary = await demo.train(settings, _teller(voice, settings.rounds))
+        _tell_end(voice, demo, summary)
+        if stays:
+            voice.note("The dashboard stays up. Ctrl-C ends the demo; what it learnt is kept.")
+            await asyncio.Event().wait()
+
+
+def _teller(voice: Voice, rounds: int) -> Any:
+    from fednode.cli.events import event_line
+
+    def tell(event: dict[str, Any]) -> None:
+        if line := event_line(event, rounds):
+            voice.say(line)
+
+    return tell
+
+
+def _tell_end(voice: Voice, demo: Demo, summary: dict[str, Any]) -> None:
+    if summary["status"] != "completed":
+        raise RunEnded(f"the run {summary['status']}: {summary['reason']}", fix=f"see the logs in {demo.state_dir / 'logs'}")
+    model = demo.models_dir / f"{summary['model_sha256']}.safetensors"
+    voice.say(f"Model: {model} ({size_text(model.stat().st_size)})")
+    if voice.is_json:
+        voice.result(summary | {"model_path": str(model), "url": demo.url})
+    else:
+        voice.say(f"Final test accuracy: {summary['metrics']['accuracy']:.4f}")

@@ -1,0 +1,86 @@
+"""Options that several commands share, each written once, and how their values are read."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fednode.errors import BadConfig
+
+_UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
+
+
+def duration_s(text: str) -> float:
+    """`600`, `600s`, `10m`, `2h`, `1d` in seconds."""
+    found = _DURATION.fullmatch(text.strip())
+    if found is None or float(found[1]) <= 0:
+        raise typer.BadParameter(f"{text!r} is no duration: write 600, 90s, 10m, 2h or 1d")
+    return float(found[1]) * _UNITS_S[found[2]]
+
+
+def parse_sets(pairs: list[str]) -> dict[str, dict[str, Any]]:
+    """`["task.model=cnn", "strategy.momentum=0.9"]` as {"task": {...}, "strategy": {...}}. Raises BadConfig."""
+    found: dict[str, dict[str, Any]] = {"task": {}, "strategy": {}}
+    for pair in pairs:
+        key, is_pair, value = pair.partition("=")
+        group, is_field, name = key.strip().partition(".")
+        if not (is_pair and is_field and name and group in found):
+            raise BadConfig(
+                f"--set {pair!r} is not of the form task.FIELD=VALUE or strategy.FIELD=VALUE",
+                fix="for example: --set task.model=cnn --set strategy.momentum=0.9",
+            )
+        found[group][name] = _value(value.strip())
+    return found
+
+
+def _value(text: str) -> Any:
+    """JSON where it is JSON, else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def split_names(text: str | None) -> list[str]:
+    """`a,b` as ["a", "b"]."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+CentralUrl = Annotated[
+    str | None,
+    typer.Option("--central", metavar="URL", help="The central node. [FEDNODE_CENTRAL; default: http://localhost:5000]"),
+]
+Token = Annotated[
+    str | None,
+    typer.Option("--token", metavar="TOKEN", help="What opens the central node, where it is not this user's own machine. [FEDNODE_TOKEN]"),
+]
+Ca = Annotated[Path | None, typer.Option("--ca", metavar="FILE", help="Certificate authority of a central node with TLS. [FEDNODE_CA]")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
+StateDir = Annotated[
+    Path | None, typer.Option("--state-dir", metavar="DIR", help="Where what must not be lost is kept.")
+]
+Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The folder with this site's data. [FEDNODE_DATA]")]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option("--task", metavar="TASK", help="A task to offer: its name, or file.py:Class. Repeatable. Default: every one whose data is here."),
+]
+Split = Annotated[str, typer.Option("--split", metavar="HOW", help="How shared data is cut: iid, dirichlet:ALPHA, shards:N.")]
+PartitionSeed = Annotated[int, typer.Option("--partition-seed", metavar="N", help="Seed of the cut, apart from the run's.")]
+OfflineSample = Annotated[bool, typer.Option("--offline-sample", help="Use the MNIST sample that is bundled with fednode.")]
+Threads = Annotated[str | None, typer.Option("--threads", metavar="N", help="Threads of training, or `auto`. [FEDNODE_THREADS; default: 1]")]
+RunRef = Annotated[str, typer.Argument(metavar="RUN", help="The run: its number (12 or #12), its id, or the id's first letters.")]
+
+Epochs = Annotated[int | None, typer.Option("--epochs", metavar="N", help="Passes over the local data in one round. [default: the task's]")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Examples in one step. [default: the task's]")]
+LearningRate = Annotated[float | None, typer.Option("--learning-rate", metavar="X", help="Step size of local training. [default: the task's]")]
+Rounds = Annotated[int | None, typer.Option("--rounds", metavar="N", help="Rounds of training. [default: the task's]")]
+StrategyName = Annotated[str | None, typer.Option("--strategy", metavar="NAME", help="fedavg, fedavgm, fedadam, fedyogi, fedadagrad, fedprox. [default: fedavg]")]
+MinUpdates = Annotated[int | None, typer.Option("--min-updates", metavar="N", help="Fewer updates make no model. [default: 2, or 1 for a single client]")]
+CohortFraction = Annotated[float | None, typer.Option("--cohort-fraction", metavar="X", help="Share of the clients asked in each round. [default: 1.0]")]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="The run's seed: the same seed gives the same model. [default: drawn, and told]")]
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting: task.FIELD=VALUE or strategy.FIELD=VALUE. Repeatable.")]

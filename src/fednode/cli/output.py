@@ -1,0 +1,107 @@
+"""How commands speak: lines for people on stdout, or JSON alone on stdout and the talk on stderr.
+
+Errors become one sentence, one fix and an exit code, here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
+
+import typer
+
+from fednode.errors import FednodeError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Command: TypeAlias = Callable[..., None]
+INTERRUPTED = 130
+
+
+def plain(command: Callable[P, R]) -> Callable[P, R]:
+    """`command`, with our errors told in plain words and turned into exit codes."""
+
+    @functools.wraps(command)
+    def told(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except FednodeError as error:
+            typer.echo(f"Error: {error.message}\n  Fix: {error.fix}", err=True)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:         # `fednode runs | head`: the reader has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+
+    return told
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Where a command's words go. `is_json`: stdout holds JSON only."""
+
+    is_json: bool = False
+
+    @property
+    def console(self) -> Console:
+        from rich.console import Console
+
+        return Console(stderr=self.is_json, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+    def say(self, text: str, style: str = "") -> None:
+        """One line for people."""
+        self.console.print(text, style=style or None)
+
+    def note(self, text: str) -> None:
+        """A line beside the result: always on stderr."""
+        typer.echo(text, err=True)
+
+    def result(self, value: object) -> None:
+        """The one line of `--json`."""
+        typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(", ", ": ")))
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Rows under bold column titles, aligned, without lines: easy to read and to cut."""
+        from rich.table import Table
+
+        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+        for row in rows:
+            table.add_row(*row)
+        self.console.print(table)
+
+
+def number_text(value: object) -> str:
+    """A metric as people read it: four decimals, or nothing where there is none."""
+    return f"{value:.4f}" if isinstance(value, float) else ""
+
+
+def metrics_text(metrics: Mapping[str, Any]) -> str:
+    """`accuracy 0.9630  loss 0.1203`."""
+    return "  ".join(f"{name} {number_text(float(value))}" for name, value in metrics.items())
+
+
+def size_text(num_bytes: float) -> str:
+    """1536 -> `1.5 kB` (powers of 1000)."""
+    for unit in ("B", "kB", "MB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} GB"
+
+
+def seconds_text(seconds: float) -> str:
+    """75.2 -> `1m 15s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s"

@@ -1,0 +1,137 @@
+"""`fednode runs`, and what one does to a run: pause, resume, cancel, logs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from fednode.cli import options as o
+from fednode.cli.output import Voice, metrics_text, number_text, plain, seconds_text
+
+app = typer.Typer(help="What was trained, and what is training.", rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.callback(invoke_without_command=True)
+@plain
+def runs(
+    context: typer.Context, as_json: o.AsJson = False, central: o.CentralUrl = None, token: o.Token = None, ca: o.Ca = None
+) -> None:
+    """All runs, newest first."""
+    from fednode.cli.api import ask
+
+    if context.invoked_subcommand:
+        return
+    found = ask(lambda api: api.get("runs"), central, token, ca)
+    voice = Voice(as_json)
+    if as_json:
+        voice.result(found)
+    elif not found:
+        voice.say("No run yet. Start one: fednode run mnist --follow")
+    else:
+        voice.table(("run", "task", "status", "rounds", "score", "time", "reason"), [_row(run) for run in found])
+
+
+def _row(run: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        f"#{run['number']}", run["task"], run["status"], f"{run['rounds']}/{run['rounds_planned']}",
+        metrics_text(run["metrics"]), seconds_text(run["seconds"]), run["reason"],
+    )
+
+
+@app.command()
+@plain
+def show(
+    run: o.RunRef, as_json: o.AsJson = False, central: o.CentralUrl = None, token: o.Token = None, ca: o.Ca = None
+) -> None:
+    """One run: its rounds, its config, its model."""
+    from fednode.cli.api import ask, quoted
+
+    found = ask(lambda api: api.get(f"runs/{quoted(run)}"), central, token, ca)
+    voice = Voice(as_json)
+    if as_json:
+        voice.result(found)
+        return
+    voice.say(f"Run #{found['number']}  {found['run_id']}  {found['status']}  {found['reason']}".rstrip())
+    config = found["config"]
+    voice.say(f"{config['task']} ({config['fingerprint']}) by {config['strategy']}, seed {config['seed']}")
+    for group in ("task_config", "strategy_config"):
+        voice.say("  ".join(f"{name}={value}" for name, value in config[group].items()))
+    voice.say(f"clients: {', '.join(found['clients']) or 'none'}")
+    _tell_rounds(voice, found["history"])
+    voice.say(f"model {found['model_sha256'] or 'none yet'}")
+
+
+def _tell_rounds(voice: Voice, history: list[dict[str, Any]]) -> None:
+    names = list(dict.fromkeys(name for row in history for name in row["metrics"]))
+    rows = [
+        (str(row["round"]), *(number_text(row["metrics"].get(name)) for name in names), str(row["num_updates"]), row["failures"])
+        for row in history
+    ]
+    voice.table(("round", *names, "updates", "failures"), rows)
+
+
+def pause(
+    run: o.RunRef,
+    now: Annotated[bool, typer.Option("--now", help="Take back what is not reported yet, instead of letting the round end.")] = False,
+    as_json: o.AsJson = False, central: o.CentralUrl = None, token: o.Token = None, ca: o.Ca = None,
+) -> None:
+    """Let the open round end, then hold the run."""
+    from fednode.wire.messages import PauseRequest
+
+    _act(run, "pause", as_json, (central, token, ca), PauseRequest(now=now))
+
+
+def resume(
+    run: o.RunRef, as_json: o.AsJson = False, central: o.CentralUrl = None, token: o.Token = None, ca: o.Ca = None
+) -> None:
+    """Go on with a paused run, where it stands."""
+    _act(run, "resume", as_json, (central, token, ca))
+
+
+def cancel(
+    run: o.RunRef, as_json: o.AsJson = False, central: o.CentralUrl = None, token: o.Token = None, ca: o.Ca = None
+) -> None:
+    """End a run now; its last committed model stays."""
+    _act(run, "cancel", as_json, (central, token, ca))
+
+
+def _act(run: str, verb: str, as_json: bool, where: tuple[Any, Any, Any], body: Any = None) -> None:
+    from fednode.cli.api import ask
+
+    found = ask(lambda api: api.act(run, verb, body), *where)
+    voice = Voice(as_json)
+    if as_json:
+        voice.result(found)
+    else:
+        voice.say(f"Run #{found['number']} is {found['status']}. {found['reason']}".rstrip())
+
+
+def logs(
+    run: o.RunRef,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
+    as_json: o.AsJson = False, central: o.CentralUrl = None, token: o.Token = None, ca: o.Ca = None,
+) -> None:
+    """What happened in a run, event by event."""
+    from fednode.cli.api import Api, ask, quoted
+    from fednode.cli.events import log_line
+    from fednode.cli.run import tell_end
+
+    voice = Voice(as_json)
+
+    def tell(event: dict[str, Any]) -> None:
+        voice.result(event) if as_json else voice.say(log_line(event))
+
+    async def read(api: Api) -> dict[str, Any] | None:
+        if follow:
+            return await api.follow(run, tell)
+        after = 0
+        while (answer := await api.get(f"runs/{quoted(run)}/events", after=str(after)))["events"]:
+            for event in answer["events"]:
+                tell(event)
+            after = answer["next"]
+        return None
+
+    summary = ask(read, central, token, ca)
+    if summary is not None:
+        tell_end(voice, summary)

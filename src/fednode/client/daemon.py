@@ -1,0 +1,214 @@
+"""The client node's life: check what it has, be known, wait for work, do it, say goodbye. Start at `run_client`.
+
+It dials out only, holds one assignment at a time, and outlives its central node. One assignment's course is in
+`execution`, the calls in `link`; the words that a person reads are made by whoever implements `talk.Talk`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
+from importlib import metadata
+from typing import Any
+
+from fednode.child import Child
+from fednode.client.execution import Execution, Offered, Workplace
+from fednode.client.identity import Secrets, StateLock, load_identity
+from fednode.client.link import Link, Member
+from fednode.client.outbox import Outbox
+from fednode.client.talk import ClientSettings, Talk
+from fednode.core.ids import is_name
+from fednode.errors import DataError, FednodeError, UsageError
+from fednode.ports import Clock
+from fednode.tasks.base import Site
+from fednode.tasks.registry import installed_tasks
+from fednode.visit import PACKAGES_THAT_COUNT
+from fednode.wire.http import Http
+from fednode.wire.messages import OfferBody, Presence
+
+POLL_AFTER_S = 1.0                  # work that is done sooner needs no renewal of its lease
+GOODBYE_S = 3.0                     # for the central node to hear it
+
+
+def _no_note(url: str) -> str:
+    return ""
+
+
+async def run_client(
+    settings: ClientSettings, talk: Talk, clock: Clock, central_note: Callable[[str], str] = _no_note
+) -> None:
+    """Be a client node until SIGTERM (returns) or until cancelled, as by Ctrl-C (raises CancelledError).
+
+    `central_note(url)` is the join token that a central node of the same user left on this machine, "" for none;
+    it is asked only where `settings.token` is empty. Raises UsageError, DataError, StoreLocked, NotAuthorised,
+    NameTaken or VersionMismatch: what cannot mend itself. A central node that is away is no error.
+    """
+    life = asyncio.create_task(_live(settings, talk, clock, central_note))
+    with _ended_by_sigterm(life) as is_asked:
+        try:
+            await life
+        except asyncio.CancelledError:
+            if not is_asked():
+                raise
+
+
+async def _live(
+    settings: ClientSettings, talk: Talk, clock: Clock, central_note: Callable[[str], str]
+) -> None:
+    """Everything that can be wrong here is found before the central node hears of this client."""
+    check_settings(settings)
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(Http(settings.central, ca=settings.ca))
+        lock = StateLock(settings.state_dir)
+        stack.callback(lock.release)
+        identity = load_identity(settings.state_dir)
+        child = _child(settings, clock)
+        stack.push_async_callback(child.stop)
+        offers, refused = await find_offers(settings, child)
+        talk.offered(tuple(offered.offer for offered in offers.values()), refused)
+        member = Member(
+            name=settings.name, identity=identity, secrets=Secrets(settings.state_dir),
+            join_token=lambda: settings.token or central_note(settings.central), presence=_presence(offers),
+        )
+        link = Link(http, member, settings.state_dir / "models", talk, clock)
+        stack.push_async_callback(_say_goodbye, link, child, clock)
+        await link.enrol()
+        outbox = Outbox(settings.state_dir / "outbox")
+        place = Workplace(client=settings.name, offers=offers, child=child, link=link, outbox=outbox, talk=talk)
+        await work_for_ever(place, clock)
+
+
+def check_settings(settings: ClientSettings) -> None:
+    """Raise UsageError or DataError naming what cannot be; the URL and the CA file are checked by `Http`."""
+    if not is_name(settings.name):
+        raise UsageError(
+            f"{settings.name!r} is no name for a client node",
+            fix="use lower case letters, digits, '.', '_' and '-', at most 63, for example --name hospital-a",
+        )
+    if settings.data is not None and not settings.data.is_dir():
+        raise DataError(f"the data folder {settings.data} is not there", fix="name the folder by --data")
+
+
+async def find_offers(settings: ClientSettings, child: Child) -> tuple[dict[str, Offered], dict[str, str]]:
+    """The tasks that run here, by name, and of the others: spec -> why not.
+
+    A task that was asked for by name and cannot run raises its error; DataError where none can.
+    """
+    offers: dict[str, Offered] = {}
+    refused: dict[str, str] = {}
+    for spec in settings.tasks or tuple(installed_tasks()):
+        try:
+            offer = await child.offer(spec)
+        except FednodeError as error:
+            if settings.tasks:
+                raise
+            refused[spec] = f"{error.message}; {error.fix}"
+            continue
+        if offer.task in offers:
+            raise UsageError(
+                f"{offers[offer.task].spec!r} and {spec!r} are both called {offer.task!r}", fix="offer one of the two"
+            )
+        offers[offer.task] = Offered(spec=spec, offer=offer)
+    if not offers:
+        reasons = " · ".join(f"{spec}: {reason}" for spec, reason in refused.items())
+        raise DataError(
+            f"no installed task can run on this site's data. {reasons}",
+            fix="name the folder by --data, a task by --task, or use --offline-sample",
+        )
+    return offers, refused
+
+
+async def work_for_ever(place: Workplace, clock: Clock) -> None:
+    """First what lies finished in the outbox, then whatever comes. Raises what ends a client node."""
+    for finished in await asyncio.to_thread(place.outbox.finished):
+        execution = Execution(finished.assignment, place)
+        await _hold(execution, execution.resend(finished), place.link, clock)
+    while True:
+        news = await place.link.work()
+        if news.assignment is not None:
+            execution = Execution(news.assignment.id, place)
+            await _hold(execution, execution.run(news.assignment), place.link, clock)
+
+
+async def _hold(execution: Execution, work: Coroutine[Any, Any, None], link: Link, clock: Clock) -> None:
+    """Do `work`, and keep the central node's line meanwhile: it renews the lease and brings a withdrawal."""
+    task = asyncio.create_task(work)
+    try:
+        await _beside(task, clock.sleep(POLL_AFTER_S))
+        while not task.done() and not execution.is_over:
+            await _beside(task, _listen(execution, link))
+        await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _listen(execution: Execution, link: Link) -> None:
+    news = await link.work(execution.assignment)
+    if news.withdrawn:
+        execution.withdraw()
+
+
+async def _beside(task: asyncio.Task[None], other: Coroutine[Any, Any, None]) -> None:
+    """`other`, broken off where `task` ends before it. Raises what `other` raised."""
+    companion = asyncio.create_task(other)
+    try:
+        await asyncio.wait({task, companion}, return_when=asyncio.FIRST_COMPLETED)
+        if companion.done():
+            companion.result()
+    finally:
+        companion.cancel()
+        await asyncio.gather(companion, return_exceptions=True)
+
+
+async def _say_goodbye(link: Link, child: Child, clock: Clock) -> None:
+    """The child ends and the central node hears that this client is gone; neither may hold up the end."""
+    await child.stop()
+    limit = asyncio.create_task(clock.sleep(GOODBYE_S))
+    farewell = asyncio.create_task(link.leave())
+    await asyncio.wait({farewell, limit}, return_when=asyncio.FIRST_COMPLETED)
+    limit.cancel()
+    farewell.cancel()
+
+
+def _child(settings: ClientSettings, clock: Clock) -> Child:
+    state_dir = settings.state_dir / "task"
+    state_dir.mkdir(exist_ok=True)
+    site = Site(
+        client=settings.name, data=settings.data, partition=settings.partition,
+        offline_sample=settings.offline_sample, threads=settings.threads,
+    )
+    return Child(site, clock, state_dir=state_dir)
+
+
+def _presence(offers: dict[str, Offered]) -> Presence:
+    """What the central node is told at every start: the offers, and the versions that "the same bits" depends on."""
+    bodies = [OfferBody.model_validate(offered.offer.to_json()) for offered in offers.values()]
+    versions: dict[str, str] = {}
+    for package in PACKAGES_THAT_COUNT:
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return Presence(offers=bodies, versions=versions)
+
+
+@contextmanager
+def _ended_by_sigterm(life: asyncio.Task[None]) -> Iterator[Callable[[], bool]]:
+    """While this holds, SIGTERM cancels `life`; the value tells whether it did. Signals reach the main thread only."""
+    asked: list[bool] = []
+
+    def end() -> None:
+        asked.append(True)
+        life.cancel()
+
+    loop = asyncio.get_running_loop()
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    loop.add_signal_handler(signal.SIGTERM, end)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)

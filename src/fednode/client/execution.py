@@ -1,0 +1,260 @@
+"""One assignment at a client node, from the check of the order to its report. Start at `Execution.run`.
+
+The visit itself happens in the child process; here is what surrounds it: may this site do it, fetch the model,
+tell the scores as they come, put the update into the outbox, send it. When to start and what to ask: `daemon`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections.abc import Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fednode.child import Child
+from fednode.client.link import FATAL, Link
+from fednode.client.outbox import Finished, Outbox
+from fednode.client.talk import Talk, TrainingConfig
+from fednode.core.metrics import Metrics
+from fednode.core.records import Failure, Offer, Outcome, Update
+from fednode.core.status import FailureCode, RoundKind
+from fednode.errors import BadConfig, Conflict, DataError, FednodeError, NotFound, StoreError, TaskFailed, Withdrawn
+from fednode.run_config import complete_task_config
+from fednode.tasks.base import SET_BY_STRATEGY
+from fednode.visit import Order
+from fednode.wire.messages import AssignmentBody, EpochBody
+
+T = TypeVar("T")
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_OF_THE_SITE = (TaskFailed, StoreError, DataError)      # what goes wrong here, and is no refusal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offered:
+    """A task that this site runs: what the child loads it by, and what the central node was told of it."""
+
+    spec: str
+    offer: Offer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """What all executions of a client node share."""
+
+    client: str                             # its name
+    offers: Mapping[str, Offered]           # by the task's name
+    child: Child
+    link: Link
+    outbox: Outbox
+    talk: Talk
+
+
+class Execution:
+    """One assignment under way; the observer of its own visit."""
+
+    def __init__(self, assignment: str, place: Workplace) -> None:
+        self.assignment = assignment        # its id
+        self._place = place
+        self._verdict: FednodeError | None = None       # why there is no point in going on
+        self._over = asyncio.Event()
+        self._evaluation: asyncio.Task[None] | None = None      # on its way
+        self._epochs: list[EpochBody] = []
+        self._telling: asyncio.Task[None] | None = None         # the local scores, on their way
+
+    @property
+    def is_over(self) -> bool:
+        return self._over.is_set()
+
+    def withdraw(self) -> None:
+        """The central node took it back: a visit is cancelled, an upload is broken off."""
+        self._end(Withdrawn(f"assignment {self.assignment} was taken back", fix="nothing is to be done here"))
+
+    async def run(self, body: AssignmentBody) -> None:
+        """Check, fetch, visit, report. Raises only what ends the client node."""
+        await self._concluded(self._execute(body))
+
+    async def resend(self, finished: Finished) -> None:
+        """Send what a process before this one trained. Raises only what ends the client node."""
+        await self._concluded(self._deliver(finished))
+
+    async def _execute(self, body: AssignmentBody) -> None:
+        place = self._place
+        spec = check_order(body, place.offers).spec
+        base = await self._fetched(body) if body.base_model else None
+        update_file = place.outbox.update_file(self.assignment)
+        if body.kind is RoundKind.TRAIN:
+            self._say_start(body)
+        outcome = await place.child.visit(spec, order_of(body, place.client), base, update_file, self)
+        await self._report(body, outcome)
+
+    async def _fetched(self, body: AssignmentBody) -> Path:
+        return await self._while_wanted(self._place.link.model(body.base_model, body.base_model_bytes))
+
+    async def _report(self, body: AssignmentBody, outcome: Outcome) -> None:
+        """What the visit brought, kept before it is told: from here on a crash costs no training."""
+        if outcome.update is None:
+            await self._evaluation_told()
+            if outcome.failure is not None:
+                await self._fail(outcome.failure)
+            return
+        finished = await asyncio.to_thread(self._finish, outcome.update, outcome.evaluation)
+        if body.kind is RoundKind.TRAIN:
+            self._place.talk.training_finished(outcome.update.num_examples)
+        await self._evaluation_told()
+        await self._deliver(replace(finished, evaluation=None))
+
+    def _finish(self, update: Update, evaluation: Metrics | None) -> Finished:
+        return self._place.outbox.finish(
+            self.assignment, num_examples=update.num_examples, environment=update.environment,
+            evaluation=evaluation.to_json() if evaluation else None,
+        )
+
+    async def _deliver(self, finished: Finished) -> None:
+        """The evaluation first, so that the round cannot close between the two, then the update."""
+        link = self._place.link
+        if finished.evaluation is not None:
+            await self._while_wanted(link.report_evaluation(self.assignment, finished.evaluation))
+        try:
+            await self._while_wanted(link.send(finished))
+        except NotFound as error:           # of another central node, or of one that has lost its state
+            raise Withdrawn(error.message, fix=error.fix) from error
+        self._place.outbox.drop(self.assignment)
+        self._place.talk.sent(finished.announcement.num_bytes)
+        if self._telling is not None:
+            await self._while_wanted(self._telling)
+
+    async def _concluded(self, work: Coroutine[Any, Any, None]) -> None:
+        """Every end that `work` can have, told to whom it concerns. In the outbox stays only what may yet be sent."""
+        try:
+            await work
+        except FATAL:
+            raise
+        except Conflict as error:
+            self._place.talk.dropped(error.message)
+        except FednodeError as error:
+            await self._fail(failure_of(self._place.client, error))
+        except OSError as error:            # of this disk: full, or not to be read
+            reason = f"this client node's disk: {error.strerror or error} ({error.filename})"
+            await self._fail(Failure(client=self._place.client, code=FailureCode.TASK_ERROR, reason=reason))
+        finally:
+            self._stop_telling()
+        self._place.outbox.drop(self.assignment)
+
+    async def _fail(self, failure: Failure) -> None:
+        """Tell both sides; only a withdrawal makes that needless."""
+        self._verdict = None
+        self._over.clear()
+        self._place.talk.failed(failure.reason)
+        with suppress(Withdrawn):
+            await self._while_wanted(self._place.link.report_failure(self.assignment, failure))
+
+    def _end(self, verdict: FednodeError) -> None:
+        self._verdict = self._verdict or verdict
+        self._over.set()
+
+    def _stop_telling(self) -> None:
+        for task in (self._evaluation, self._telling):
+            if task is not None:
+                task.cancel()
+
+    async def _while_wanted(self, work: Coroutine[Any, Any, T] | asyncio.Task[T]) -> T:
+        """The result of `work`; broken off, with the verdict raised, where the assignment ends before it."""
+        task, over = asyncio.ensure_future(work), asyncio.ensure_future(self._over.wait())
+        try:
+            await asyncio.wait({task, over}, return_when=asyncio.FIRST_COMPLETED)
+            if self._verdict is not None and not task.done():
+                raise self._verdict
+            return task.result()
+        finally:
+            task.cancel()
+            over.cancel()
+            await asyncio.gather(task, over, return_exceptions=True)
+
+    # --- the observer of the visit ----------------------------------------------------------------
+
+    def evaluated(self, metrics: Metrics) -> None:
+        self._evaluation = asyncio.create_task(self._tell_evaluation(metrics))
+
+    def progressed(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        self._place.talk.epoch(epoch, metrics)
+        values = {name: value for name, value in metrics.items() if math.isfinite(value)}    # JSON holds no NaN
+        self._epochs.append(EpochBody(epoch=epoch, values=values))
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.create_task(self._tell_epochs())
+
+    def is_cancelled(self) -> bool:
+        return self.is_over
+
+    async def _tell_evaluation(self, metrics: Metrics) -> None:
+        """Where the central node does not take it, there is no point in training."""
+        try:
+            await self._place.link.report_evaluation(self.assignment, metrics.to_json())
+        except FednodeError as error:
+            self._end(error)
+
+    async def _evaluation_told(self) -> None:
+        if self._evaluation is not None:
+            await self._while_wanted(self._evaluation)
+        if self._verdict is not None:
+            raise self._verdict
+
+    async def _tell_epochs(self) -> None:
+        """Local scores may be lost: people watch them, nothing depends on them."""
+        while self._epochs:
+            batch, self._epochs = self._epochs, []
+            with suppress(FednodeError):
+                await self._place.link.report_epochs(self.assignment, batch)
+
+    def _say_start(self, body: AssignmentBody) -> None:
+        config = body.config
+        self._place.talk.config(TrainingConfig(
+            learning_rate=config["learning_rate"], epochs=config["epochs"], batch_size=config["batch_size"]
+        ))
+        self._place.talk.training_started(body.run_number, body.number, body.rounds)
+
+
+def check_order(body: AssignmentBody, offers: Mapping[str, Offered]) -> Offered:
+    """The offer that the order asks for. Raises BadConfig where this site did not offer that, or not so."""
+    if body.task not in offers:
+        raise BadConfig(
+            f"task {body.task!r} is not offered at this site",
+            fix=f"what it offers: {', '.join(sorted(offers))}; start the client node with --task for another",
+        )
+    offered = offers[body.task]
+    if body.fingerprint != offered.offer.fingerprint:
+        raise BadConfig(
+            f"the run was started with task {body.fingerprint!r}, this site offers {offered.offer.fingerprint!r}",
+            fix="give this client node the version that the run was started with, or start a new run",
+        )
+    _require_base(body)
+    people_set = {name: value for name, value in body.config.items() if name not in SET_BY_STRATEGY}
+    complete_task_config(people_set, offered.offer)
+    return offered
+
+
+def _require_base(body: AssignmentBody) -> None:
+    is_init, has_base = body.kind is RoundKind.INIT, _SHA256.fullmatch(body.base_model) is not None
+    if is_init == has_base or (is_init and body.base_model):
+        raise BadConfig(
+            f"an order of kind {body.kind} names {body.base_model!r} as its model",
+            fix="the sha256 of a model, or nothing for the initial params",
+        )
+
+
+def order_of(body: AssignmentBody, client: str) -> Order:
+    return Order(
+        run_id=body.run_id, number=body.number, attempt=body.attempt, client=client, kind=body.kind,
+        task=body.task, fingerprint=body.fingerprint, config=body.config,
+        run_seed=body.run_seed, base_model=body.base_model,
+    )
+
+
+def failure_of(client: str, error: FednodeError) -> Failure:
+    """What the central node is told of an error: the site's own trouble, or a refusal by one of the two sides."""
+    code = FailureCode.TASK_ERROR if isinstance(error, _OF_THE_SITE) else FailureCode.REFUSED
+    return Failure(client=client, code=code, reason=f"{error.message}; {error.fix}")

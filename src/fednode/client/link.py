@@ -1,0 +1,339 @@
+"""The calls of a client node to its central node, repeated for as long as it takes.
+
+A central node that is down, restarting or slow is tried again for ever (full jitter, 0.1 s doubling to 10 s). One
+that has lost its state is registered with again. What the answers mean for the work is decided in `execution`
+and `daemon`; the bodies are `wire.messages`, the HTTP is `wire.http`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from fednode.client.identity import Identity, Secrets
+from fednode.client.outbox import Finished, check_assignment_id
+from fednode.client.talk import Talk
+from fednode.core.json import JsonObject
+from fednode.core.records import Failure
+from fednode.core.status import FailureCode
+from fednode.errors import (
+    AlreadyReported,
+    BadConfig,
+    BadParamsFile,
+    CannotConnect,
+    Conflict,
+    FednodeError,
+    NameTaken,
+    NotAuthorised,
+    NotFound,
+    StoreError,
+    TimedOut,
+    VersionMismatch,
+)
+from fednode.ports import Clock
+from fednode.wire.codec import sha256_of_file
+from fednode.wire.http import Http, with_retries
+from fednode.wire.messages import (
+    EpochBody,
+    FailureBody,
+    Presence,
+    Progress,
+    Registered,
+    Registration,
+    UploadTicket,
+    Work,
+)
+
+T = TypeVar("T")
+B = TypeVar("B", bound=BaseModel)
+
+POLL_S = 25                         # how long the central node may hold an answer back
+POLL_GRACE_S = 15.0                 # what it has on top before it counts as away
+LEAVE_TIMEOUT_S = 2.0
+SILENCES_TOLD = 2                   # one lost connection is no news
+QUICK_S, PAUSE_S = 0.05, 0.05       # an empty answer sooner than this is followed by this pause
+MODELS_KEPT = 2
+MAX_REASON_CHARS, MAX_TRACEBACK_CHARS = 2_000, 20_000       # of `messages.FailureBody`
+FATAL = (NotAuthorised, NameTaken, VersionMismatch)         # nothing that a client node does later can mend these
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """Who a client node is to its central node, and what opens the door there."""
+
+    name: str
+    identity: Identity
+    secrets: Secrets
+    join_token: Callable[[], str]   # asked at each registration: a central node that restarts may leave a new one
+    presence: Presence
+
+
+class Link:
+    """One client node's line to one central node."""
+
+    def __init__(self, http: Http, member: Member, models_dir: Path, talk: Talk, clock: Clock) -> None:
+        self._http = http               # its token is the client's secret
+        self._central = http.base_url
+        self._member = member
+        self._models = ModelCache(models_dir)
+        self._talk = talk
+        self._clock = clock
+        http.token = member.secrets.find(self._central, member.name)
+        self._is_untried = False        # the secret is new and has opened no door yet
+        self._door = asyncio.Lock()
+        self._num_silences = 0          # calls in a row that nobody answered
+
+    async def enrol(self) -> None:
+        """Be known at the central node, with this start's offers; wait for it where it is away.
+
+        Raises NotAuthorised, NameTaken or VersionMismatch where it will not have this client node.
+        """
+        await self._patiently(partial(self._http.request, "GET", "/healthz"))
+        self._talk.registering(self._central)
+        if not self._http.token:
+            await self._register()
+        await self._be_present()
+        self._talk.registered()
+
+    async def work(self, holding: str = "") -> Work:
+        """The next piece of news; empty after POLL_S without any. `holding` renews the lease of that assignment."""
+        began_s = self._clock.now_s()
+        work = _read(Work, await self._as_member(partial(self._poll, holding)))
+        if work.assignment is not None:
+            _require_id(work.assignment.id)
+        elif not work.withdrawn and self._clock.now_s() - began_s < QUICK_S:
+            await self._clock.sleep(PAUSE_S)    # a central node that is closing down answers all polls at once
+        return work
+
+    async def report_evaluation(self, assignment: str, metrics: JsonObject) -> None:
+        """Durable at the central node when it returns. The first one counts."""
+        with suppress(AlreadyReported):
+            await self._post(assignment, "metrics", Progress(evaluation=dict(metrics)))
+
+    async def report_epochs(self, assignment: str, epochs: Sequence[EpochBody]) -> None:
+        await self._post(assignment, "metrics", Progress(local=list(epochs)))
+
+    async def report_failure(self, assignment: str, failure: Failure) -> None:
+        """Where the central node has decided otherwise meanwhile, that stands."""
+        body = FailureBody(
+            code=_sendable(failure.code), reason=failure.reason[:MAX_REASON_CHARS],
+            traceback=failure.traceback[-MAX_TRACEBACK_CHARS:],
+        )
+        with suppress(Conflict, NotFound):
+            await self._post(assignment, "failure", body)
+
+    async def send(self, finished: Finished) -> None:
+        """Announce, then upload what the central node does not have yet. On its disk when this returns.
+
+        Raises AlreadyReported, RoundClosed, Withdrawn or NotFound where it is not wanted, ParamsError where it
+        cannot be taken.
+        """
+        try:
+            await self._as_member(partial(self._send, finished))
+        except BadParamsFile as damage:     # on the way, where the central node wants it once more
+            try:
+                await self._as_member(partial(self._send, finished))
+            except Conflict:
+                raise damage from None
+
+    async def model(self, sha256: str, num_bytes: int) -> Path:
+        """The file of these params, from the cache or the central node."""
+        if not await asyncio.to_thread(self._models.has, sha256):
+            path = self._models.prepare(sha256)
+            fetch = partial(self._http.download, f"/api/v1/models/{sha256}/params", path, expect_sha256=sha256)
+            await self._as_member(partial(fetch, num_bytes=num_bytes or None), own_faults=StoreError)
+            self._models.add(sha256)
+        return self._models.path(sha256)
+
+    async def leave(self) -> None:
+        """Say goodbye, once: a central node that does not hear it finds out by itself."""
+        if self._http.token:
+            with suppress(FednodeError):
+                await self._http.request("POST", "/api/v1/clients/me/leave", timeout_s=LEAVE_TIMEOUT_S)
+
+    async def _be_present(self) -> None:
+        await self._as_member(partial(self._http.request, "PUT", "/api/v1/clients/me", body=self._member.presence))
+
+    async def _post(self, assignment: str, what: str, body: BaseModel) -> None:
+        path = f"/api/v1/assignments/{assignment}/{what}"
+        await self._as_member(partial(self._http.request, "POST", path, body=body))
+
+    async def _poll(self, holding: str) -> Any:
+        # After a silence the first answer should come at once: it is what tells that the central node is back.
+        wait_s = 0 if self._num_silences else POLL_S
+        params = {"wait": str(wait_s)} | ({"holding": holding} if holding else {})
+        return await self._http.request(
+            "GET", "/api/v1/clients/me/work", params=params, timeout_s=wait_s + POLL_GRACE_S
+        )
+
+    async def _send(self, finished: Finished) -> None:
+        """Each try asks anew how much is there, so that it never goes on from where another process stood."""
+        path = f"/api/v1/assignments/{finished.assignment}/update"
+        ticket = _read(UploadTicket, await self._http.request("POST", path, body=finished.announcement))
+        if ticket.is_complete:
+            return
+        try:
+            await self._http.upload(_require_path(ticket.url), finished.file, offset=ticket.offset)
+        except Conflict as error:
+            if type(error) is not Conflict:     # a plain one is no decision: the two sides are out of step
+                raise
+            raise CannotConnect(error.message, fix=error.fix) from error
+
+    async def _as_member(
+        self, call: Callable[[], Awaitable[T]], *, own_faults: type[FednodeError] | tuple[()] = ()
+    ) -> T:
+        """`call` with the secret. One that opens no door any more is replaced: the central node's state was lost."""
+        while True:
+            secret = self._http.token
+            try:
+                answer = await self._patiently(call, own_faults=own_faults)
+            except NotAuthorised as error:
+                await self._register_again(secret, error)
+            else:
+                self._is_untried = False
+                return answer
+
+    async def _register_again(self, stale: str, refusal: NotAuthorised) -> None:
+        async with self._door:
+            if self._http.token != stale:       # another call did it meanwhile
+                return
+            if self._is_untried or not self._member.join_token():
+                raise refusal
+            self._talk.registering(self._central)
+            await self._register()
+        await self._be_present()
+        self._talk.registered()
+
+    async def _register(self) -> None:
+        name, identity = self._member.name, self._member.identity
+        body = Registration(name=name, public_key=identity.public_key, proof=identity.proof(name))
+        answer = _read(Registered, await self._patiently(partial(self._apply, body)))
+        self._member.secrets.keep(self._central, name, answer.secret)
+        self._http.token = answer.secret
+        self._is_untried = True
+
+    async def _apply(self, body: Registration) -> Any:
+        token = self._member.join_token()
+        if not token:
+            raise NotAuthorised(
+                f"{self._central} admits client nodes by a join token, and none is known here",
+                fix="give the one that it printed at its start: --token join_..., or FEDNODE_TOKEN",
+            )
+        return await self._http.request("POST", "/api/v1/clients", body=body, token=token)
+
+    async def _patiently(
+        self, call: Callable[[], Awaitable[T]], *, own_faults: type[FednodeError] | tuple[()] = ()
+    ) -> T:
+        """`call`, again and again while the central node is away; a person is told when that begins and ends.
+
+        What cannot last counts as away: nobody there, a fault over there, too busy. `own_faults` are of this side.
+        """
+
+        async def once() -> T:
+            try:
+                answer = await call()
+            except FednodeError as error:
+                if isinstance(error, own_faults) or not _is_away(error):
+                    self._heard()
+                    raise
+                self._note_silence(error)
+                raise _retried(error) from error
+            self._heard()
+            return answer
+
+        return await with_retries(once)()
+
+    def _note_silence(self, error: FednodeError) -> None:
+        self._num_silences += 1
+        if self._num_silences == SILENCES_TOLD:
+            self._talk.waiting(f"{error.message}; {error.fix}")
+
+    def _heard(self) -> None:
+        if self._num_silences >= SILENCES_TOLD:
+            self._talk.back()
+        self._num_silences = 0
+
+
+class ModelCache:
+    """The last few params that came, each under its sha256."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._checked: set[str] = set()     # after a power loss a file may hold what its name does not say
+
+    def path(self, sha256: str) -> Path:
+        return self._folder / f"{sha256}.safetensors"
+
+    def prepare(self, sha256: str) -> Path:
+        """Where the file of these params is to be put."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self.path(sha256)
+
+    def has(self, sha256: str) -> bool:
+        path = self.path(sha256)
+        if not path.is_file() or not (sha256 in self._checked or sha256_of_file(path) == sha256):
+            return False
+        self.add(sha256)
+        return True
+
+    def add(self, sha256: str) -> None:
+        """It is there and checked: the newest of those that are kept. All else in the folder goes."""
+        self.path(sha256).touch()
+        self._checked.add(sha256)
+        files = sorted(self._folder.iterdir(), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+        models = [file for file in files if file.suffix == ".safetensors"]
+        for file in set(files) - set(models[:MODELS_KEPT]):
+            file.unlink(missing_ok=True)
+
+
+def _is_away(error: FednodeError) -> bool:
+    return isinstance(error, CannotConnect | TimedOut) or error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _retried(error: FednodeError) -> FednodeError:
+    """`error` as one that `with_retries` tries again."""
+    return error if isinstance(error, CannotConnect | TimedOut) else CannotConnect(error.message, fix=error.fix)
+
+
+def _read(kind: type[B], answer: Any) -> B:
+    """The answer's body. Raises VersionMismatch where it is not what this version can read."""
+    try:
+        return kind.model_validate(answer)
+    except ValidationError as error:
+        raise _unreadable(f"{kind.__name__}: {error.errors()[0]['msg']}") from None
+
+
+def _require_id(assignment: str) -> None:
+    try:
+        check_assignment_id(assignment)
+    except BadConfig as error:
+        raise _unreadable(error.message) from None
+
+
+def _require_path(url: str) -> str:
+    """Where an update goes, which must be at the same central node: nobody else may get it, or the secret."""
+    if not url.startswith("/") or url.startswith("//"):
+        raise _unreadable(f"UploadTicket: {url!r} is no path")
+    return url
+
+
+def _unreadable(what: str) -> VersionMismatch:
+    return VersionMismatch(
+        f"the central node's answer cannot be read ({what})",
+        fix="check that the URL is a fednode central node's, and give both sides the same version of fednode",
+    )
+
+
+def _sendable(code: FailureCode) -> Literal[FailureCode.TASK_ERROR, FailureCode.WITHDRAWN, FailureCode.REFUSED]:
+    """`code`, of those that a client may give itself."""
+    if code is FailureCode.WITHDRAWN or code is FailureCode.REFUSED:
+        return code
+    return FailureCode.TASK_ERROR

@@ -1,0 +1,1 @@
+"""A whole federation on one machine: real processes, real HTTP on loopback."""

@@ -1,0 +1,223 @@
+"""The demo: a central node and its client nodes as real processes, HTTP on loopback, one run of MNIST.
+
+Nothing here is special to a demo except its choices: it starts what a person would start, and asks the central
+node for a run as the command line would. `process` holds one started process; `cli/demo.py` does the talking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from fednode.clock import SystemClock
+from fednode.demo.process import Member
+from fednode.errors import CannotConnect, DataError, NotFound, PortTaken, StoreLocked, TimedOut
+from fednode.ports import Clock
+from fednode.settings import DEFAULT_PORT, read_note
+from fednode.wire.http import Http, with_retries
+from fednode.wire.messages import RunRequest
+
+Event: TypeAlias = dict[str, Any]
+TASK, SPLIT, PARTITION_SEED, SEED, LEARNING_RATE = "mnist", "dirichlet:0.5", 0, 7, 0.1
+START_S, POLL_S = 30.0, 0.05
+FINAL = ("completed", "failed", "cancelled")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings:
+    """What a person may choose about the demo."""
+
+    clients: int = 3
+    rounds: int = 5
+    port: int | None = None             # None: 5000, or a free one where that is taken
+    state_dir: Path | None = None       # None: `demo/` below the user's state dir, `demo-2/` for a second one
+    user_state_dir: Path
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A demo that is up."""
+
+    url: str
+    state_dir: Path
+    http: Http
+    members: list[Member]
+
+    @property
+    def models_dir(self) -> Path:
+        return self.state_dir / "central" / "params" / "models"
+
+    async def train(self, settings: DemoSettings, on_event: Callable[[Event], None]) -> dict[str, Any]:
+        """The demo's run, followed to its end: the one that an earlier demo left unfinished, or a new one."""
+        run = await self._unfinished(settings.rounds) or await self._new_run(settings)
+        return await self._follow(run["run_id"], on_event)
+
+    async def _unfinished(self, rounds: int) -> dict[str, Any] | None:
+        """A run that Ctrl-C interrupted goes on, if it is the one that was asked for; any other is cancelled."""
+        going_on: dict[str, Any] | None = None
+        for run in await self.http.request("GET", "/api/v1/runs"):
+            if run["status"] in FINAL:
+                continue
+            if going_on is None and run["rounds_planned"] == rounds and run["status"] != "paused":
+                going_on = run
+            else:
+                await self.http.request("POST", f"/api/v1/runs/{run['run_id']}/cancel")
+        return going_on
+
+    async def _new_run(self, settings: DemoSettings) -> dict[str, Any]:
+        request = RunRequest(
+            task=TASK, rounds=settings.rounds, task_config={"learning_rate": LEARNING_RATE}, seed=SEED,
+            clients=client_names(settings.clients),
+        )
+        return dict(await self.http.request("POST", "/api/v1/runs", body=request))
+
+    async def _follow(self, run_id: str, on_event: Callable[[Event], None]) -> dict[str, Any]:
+        after = 0
+        while True:
+            for member in self.members:
+                member.require_running()
+            path, params = f"/api/v1/runs/{run_id}/events", {"after": str(after), "wait": "2"}
+            answer = await with_retries(self.http.request)("GET", path, params=params)
+            for event in answer["events"]:
+                on_event(event)
+            after = answer["next"]
+            if answer["run"]["status"] in FINAL and not answer["events"]:
+                return dict(answer["run"])
+
+
+def client_names(num_clients: int) -> list[str]:
+    return [f"hospital-{number}" for number in range(1, num_clients + 1)]
+
+
+@asynccontextmanager
+async def demo_federation(settings: DemoSettings, clock: Clock | None = None) -> AsyncIterator[Demo]:
+    """Start everything, wait until the clients are there, and stop everything at the end.
+
+    Raises NotFound without torch, PortTaken, StoreLocked, DataError where the state dir cannot be written.
+    """
+    clock = clock or SystemClock()
+    _require_torch()
+    port = _choose_port(settings.port)
+    async with AsyncExitStack() as stack:
+        state_dir = stack.enter_context(_own_folder(settings))
+        members: list[Member] = []
+        stack.push_async_callback(_stop_all, members)
+        url = f"http://127.0.0.1:{port}"
+        members.append(await _start_central(port, state_dir, settings))
+        http = await stack.enter_async_context(await _connect(url, members[0], settings, clock))
+        for number, name in enumerate(client_names(settings.clients), 1):
+            members.append(await _start_client(number, name, url, state_dir, settings))
+        await _wait_for_clients(http, members, settings.clients, clock)
+        yield Demo(url, state_dir, http, members)
+
+
+def _require_torch() -> None:
+    if find_spec("torch") is None:
+        raise NotFound(
+            "the demo trains a small network with PyTorch, which is not installed",
+            fix="pip install 'fednode[torch]'; without it: fednode simulate mnist_3v7 --offline-sample",
+        )
+
+
+def _choose_port(wanted: int | None) -> int:
+    """The port asked for, or 5000, or (where nobody asked and 5000 is taken) a free one."""
+    for port in (wanted,) if wanted is not None else (DEFAULT_PORT, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise PortTaken(f"port {wanted} is in use", fix="choose another: fednode demo --port 5001, or leave --port out")
+
+
+@contextmanager
+def _own_folder(settings: DemoSettings) -> Iterator[Path]:
+    """The demo's folder, held by a lock while the demo runs; a second demo beside it takes the next one."""
+    base = settings.state_dir or settings.user_state_dir / "demo"
+    more = [] if settings.state_dir else [base.with_name(f"demo-{number}") for number in range(2, 10)]
+    for folder in (base, *more):
+        lock = _open_lock(folder)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            continue
+        try:
+            yield folder
+        finally:
+            os.close(lock)
+        return
+    raise StoreLocked(f"another demo is using {base}", fix="end it, or choose another --state-dir")
+
+
+def _open_lock(folder: Path) -> int:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return os.open(folder / "demo.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise DataError(
+            f"cannot write in {folder}: {error.strerror}", fix="choose another folder with --state-dir"
+        ) from None
+
+
+async def _start_central(port: int, state_dir: Path, settings: DemoSettings) -> Member:
+    args = ["central", "--port", str(port), "--state-dir", str(state_dir / "central")]
+    return await Member.start("the central node", args, state_dir / "logs" / "central.log", _env(settings))
+
+
+async def _start_client(number: int, name: str, url: str, state_dir: Path, settings: DemoSettings) -> Member:
+    args = [
+        "client", "--central", url, "--name", name, "--task", TASK, "--offline-sample",
+        "--partition", f"{number}/{settings.clients}", "--split", SPLIT, "--partition-seed", str(PARTITION_SEED),
+        "--state-dir", str(state_dir / "clients" / name),
+    ]
+    return await Member.start(f"client {name}", args, state_dir / "logs" / f"{name}.log", _env(settings))
+
+
+def _env(settings: DemoSettings) -> dict[str, str]:
+    return {"FEDNODE_STATE_DIR": str(settings.user_state_dir)}
+
+
+async def _connect(url: str, central: Member, settings: DemoSettings, clock: Clock) -> Http:
+    """An open door to the central node, as soon as it answers."""
+    started_s = clock.now_s()
+    while clock.now_s() - started_s < START_S:
+        central.require_running()
+        token = str(read_note(settings.user_state_dir, url).get("operator_token", ""))
+        http = Http(url, token=token)
+        try:
+            await http.request("GET", "/healthz")
+        except CannotConnect:
+            await http.aclose()
+            await clock.sleep(POLL_S)
+        else:
+            return http
+    raise TimedOut(f"the central node did not answer within {START_S:.0f} s", fix=f"its log is {central.log}")
+
+
+async def _wait_for_clients(http: Http, members: list[Member], wanted: int, clock: Clock) -> None:
+    started_s = clock.now_s()
+    while clock.now_s() - started_s < START_S:
+        for member in members:
+            member.require_running()
+        clients = await http.request("GET", "/api/v1/clients")
+        if sum(client["status"] in ("online", "busy") for client in clients) >= wanted:
+            return
+        await clock.sleep(POLL_S)
+    raise TimedOut(f"not all {wanted} clients came within {START_S:.0f} s", fix=f"their logs: {members[0].log.parent}")
+
+
+async def _stop_all(members: list[Member]) -> None:
+    """Clients first: they say good-bye to a central node that still listens."""
+    await asyncio.gather(*(member.stop() for member in members[1:]))
+    await asyncio.gather(*(member.stop() for member in members[:1]))

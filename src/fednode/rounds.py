@@ -1,0 +1,130 @@
+"""The round loop: select, assign, train, aggregate, commit. Start reading at `run_rounds`.
+
+Round 0 makes the initial params, rounds 1..N train, round N + 1 measures the final model. No clock, no
+socket and no disk live here: the world is reached through `ports`. What is not committed did not happen,
+so a restart is nothing special: `run_rounds` always begins by asking the store where the run stands.
+Simulation and deployment are this loop with another fleet and another store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from fednode.core.aggregation import Updates
+from fednode.core.params import require_finite
+from fednode.core.records import (
+    MAX_ATTEMPTS,
+    Checkpoint,
+    Outcome,
+    Position,
+    Round,
+    Run,
+    State,
+    updates_of,
+)
+from fednode.core.seeds import selection_rng
+from fednode.core.status import RoundKind, RunStatus
+from fednode.errors import FednodeError
+from fednode.ports import Fleet, Store
+from fednode.strategies.base import Strategy
+
+
+async def run_rounds(run: Run, strategy: Strategy, fleet: Fleet, store: Store) -> None:
+    """Play the run from where it stands to its end. Raises RunHalted where a person paused or cancelled it."""
+    while (position := await store.position(run.id)).next_round <= run.config.rounds + 1:
+        round_ = position.open_round or await _open_next(run, position, strategy, fleet, store)
+        outcomes = await _collect(run, round_, fleet, store)
+        if len(updates_of(outcomes)) >= _num_needed(run, round_.kind):
+            if not await _finish(run, round_, outcomes, position.checkpoint, strategy, store):
+                return
+        elif not await _try_again(round_, outcomes, store):
+            return
+    await store.end_run(run.id, RunStatus.COMPLETED)
+
+
+async def _open_next(run: Run, position: Position, strategy: Strategy, fleet: Fleet, store: Store) -> Round:
+    """Select a cohort among those who are there, and write the round down before anybody hears of it."""
+    number, attempt = position.next_round, position.next_attempt
+    kind = kind_of(number, run.config.rounds)
+    present = await fleet.gather(run, max(1, _num_needed(run, kind)), attempt)
+    checkpoint = position.checkpoint
+    round_ = Round(
+        run_id=run.id, number=number, attempt=attempt, kind=kind,
+        cohort=_cohort(run, kind, number, attempt, present, strategy),
+        config=strategy.configure(run.config.task_config),
+        base_model=checkpoint.model_sha256 if checkpoint else "",
+        budget_s=run.config.deadline_s,
+    )
+    return await store.open_round(round_)
+
+
+def kind_of(number: int, num_rounds: int) -> RoundKind:
+    if number == 0:
+        return RoundKind.INIT
+    return RoundKind.TRAIN if number <= num_rounds else RoundKind.EVALUATE
+
+
+def _cohort(
+    run: Run, kind: RoundKind, number: int, attempt: int, present: tuple[str, ...], strategy: Strategy
+) -> tuple[str, ...]:
+    """Who is asked: one client to begin (the next one at each attempt), everybody at the end, else as selected."""
+    if kind is RoundKind.INIT:
+        return (present[(attempt - 1) % len(present)],)
+    if kind is RoundKind.EVALUATE:
+        return present
+    chosen = strategy.select(present, run.config, selection_rng(run.config.seed, number, attempt))
+    return tuple(sorted(chosen, key=str.encode))
+
+
+def _num_needed(run: Run, kind: RoundKind) -> int:
+    """How many updates make the round. Measuring needs none: it completes with whoever answers."""
+    return {RoundKind.INIT: 1, RoundKind.TRAIN: run.config.min_updates, RoundKind.EVALUATE: 0}[kind]
+
+
+async def _collect(run: Run, round_: Round, fleet: Fleet, store: Store) -> tuple[Outcome, ...]:
+    """Everybody's outcome. Where somebody is missing, the store freezes what is there before we go on."""
+    by_client = {outcome.client: outcome async for outcome in fleet.dispatch(run, round_)}
+    outcomes = tuple(by_client[name] for name in round_.cohort)
+    if any(outcome.is_missing for outcome in outcomes):
+        return await store.close_round(round_, outcomes)
+    return outcomes
+
+
+async def _finish(
+    run: Run, round_: Round, outcomes: tuple[Outcome, ...],
+    checkpoint: Checkpoint | None, strategy: Strategy, store: Store,
+) -> bool:
+    """Make the next state and commit it. What cannot be aggregated ends the run, with its reason. Whether to go on."""
+    try:
+        state = await asyncio.to_thread(_next_state, round_, outcomes, checkpoint, strategy)
+    except FednodeError as error:
+        await store.end_run(run.id, RunStatus.FAILED, f"round {round_.number}: {error.message}. {error.fix}")
+        return False
+    await store.commit_round(round_, outcomes, state)
+    return True
+
+
+def _next_state(
+    round_: Round, outcomes: tuple[Outcome, ...], checkpoint: Checkpoint | None, strategy: Strategy
+) -> State | None:
+    updates = updates_of(outcomes)
+    if round_.kind is RoundKind.EVALUATE:
+        return None
+    if checkpoint is None:
+        return State(params=updates[0].params)
+    manifest = checkpoint.state.params.manifest
+    state = strategy.aggregate(checkpoint.state, Updates(round_.cohort, updates, manifest))
+    require_finite(state.params)
+    return replace(state, params=state.params.cast(manifest))
+
+
+async def _try_again(round_: Round, outcomes: tuple[Outcome, ...], store: Store) -> bool:
+    """End this attempt; after the last one pause the run, so that a person can look. Whether to go on."""
+    failed = "; ".join(f"{o.client}: {o.failure.reason}" for o in outcomes if o.failure)
+    reason = f"round {round_.number}, attempt {round_.attempt}: {len(updates_of(outcomes))} updates. {failed}"
+    await store.abandon_round(round_, outcomes, reason)
+    if round_.attempt % MAX_ATTEMPTS != 0:      # a resumed run has three attempts again
+        return True
+    await store.end_run(round_.run_id, RunStatus.PAUSED, f"{MAX_ATTEMPTS} attempts failed; the last: {reason}")
+    return False

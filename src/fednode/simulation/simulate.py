@@ -1,0 +1,267 @@
+"""A whole federation in one call: the round loop over simulated clients, with the bits of a served run.
+
+Start reading at `simulate`. The loop itself is `rounds.py`; who is asked is `fleet.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from fednode.clock import SystemClock
+from fednode.core.ids import is_name
+from fednode.core.journal import JournalRow
+from fednode.core.metrics import Pooled
+from fednode.core.params import Params
+from fednode.core.status import RunStatus
+from fednode.errors import BadConfig, UsageError
+from fednode.ports import Clock
+from fednode.rounds import run_rounds
+from fednode.run_config import complete_config
+from fednode.simulation.fleet import InProcessFleet
+from fednode.simulation.workplaces import Children, ThisProcess, Workplace
+from fednode.store.memory import MemoryStore
+from fednode.store.records import Event
+from fednode.strategies.registry import load_strategy
+from fednode.tasks.base import Site, Task
+from fednode.tasks.partition import parse_partition
+from fednode.tasks.registry import load_task
+from fednode.wire.messages import RunRequest
+
+SEED_BITS = 32                  # of a seed that is drawn here: short enough to be typed again
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulation:
+    """What a simulated run came to. Rounds, metrics and model are those of its last committed model."""
+
+    run_id: str
+    status: str                             # completed, paused or failed
+    reason: str                             # one sentence, where it is not completed
+    rounds: int                             # committed train rounds
+    metrics: dict[str, float]
+    model_sha256: str | None                # None where the run ended before it had a model
+    params: Params | None = field(repr=False)
+    seconds: float
+    seed: int                               # the same seed, sites and settings give the same model again
+    history: list[dict[str, float]] = field(repr=False)         # the federation's metrics of model 0, 1, ...
+    journal: tuple[JournalRow, ...] = field(repr=False)
+
+
+def simulate(
+    task: str | type[Task],
+    *,
+    clients: int | Sequence[str] = 2,
+    rounds: int | None = None,
+    strategy: str = "fedavg",
+    strategy_config: Mapping[str, Any] | None = None,
+    task_config: Mapping[str, Any] | None = None,
+    data: Path | str | None = None,
+    split: str = "iid",
+    partition_seed: int = 0,
+    offline_sample: bool = False,
+    min_updates: int | None = None,
+    cohort_fraction: float = 1.0,
+    seed: int | None = None,
+    workers: int = 1,
+    threads: int = 1,
+    deadline_s: float = 600.0,
+    on_event: OnEvent | None = None,
+) -> Simulation:
+    """Train `task` with simulated clients, and return when the run has ended. Works in a notebook too.
+
+    `clients` is a number (they are called client-1, client-2, ...) or names; each gets its part of `data`, cut by
+    `split` in the order given. `workers`: processes that train side by side; any number gives the same bits, and
+    1 stays in this process. `threads`: of each worker's numeric libraries. `deadline_s`: what one visit may take.
+    `on_event` is called with a dict (`what`, `run_id` and fields) for every event of the run.
+
+    Raises BadConfig, NotFound, DataError and their kin before anything is trained; a run whose clients fail is
+    returned with its status and reason.
+    """
+    names = _names(clients)
+    plan = _Plan(
+        task=task,
+        request=_request(
+            task="task", rounds=rounds, task_config=dict(task_config or {}), strategy=strategy,
+            strategy_config=dict(strategy_config or {}), min_updates=min_updates, cohort_fraction=cohort_fraction,
+            deadline_s=deadline_s, seed=secrets.randbits(SEED_BITS) if seed is None else seed,
+        ),
+        sites=_sites(names, data, split, partition_seed, offline_sample, _at_least(0, "threads", threads)),
+        num_workers=min(_at_least(1, "workers", workers), len(names)),
+        on_event=on_event,
+    )
+    _require_enough(plan)
+    return _blocking(lambda: _play(plan, SystemClock()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What was asked for, checked as far as that can be done without the task."""
+
+    task: str | type[Task]
+    request: RunRequest
+    sites: Mapping[str, Site]               # by client name, in the order of the partition
+    num_workers: int
+    on_event: OnEvent | None
+
+
+async def _play(plan: _Plan, clock: Clock) -> Simulation:
+    start_s = clock.now_s()
+    store = MemoryStore(clock, _teller(plan.on_event))
+    workplace = _workplace(plan, clock)
+    try:
+        offer = await workplace.offer(next(iter(plan.sites.values())))
+        config = complete_config(plan.request, offer, len(plan.sites), plan.request.seed or 0)
+        run = await store.create_run(config, offer.metrics)
+        run = await store.move_run(run.id, RunStatus.RUNNING)
+        fleet = InProcessFleet(plan.sites, workplace, store, clock)
+        await run_rounds(run, load_strategy(config.strategy, config.strategy_config), fleet, store)
+    finally:
+        await workplace.close()
+    return await _result(store, run.id, clock.now_s() - start_s)
+
+
+def _workplace(plan: _Plan, clock: Clock) -> Workplace:
+    """One worker stays in this process. Children load the task themselves, so this process imports no framework."""
+    if plan.num_workers == 1:
+        return ThisProcess(load_task(plan.task))
+    if not isinstance(plan.task, str):
+        raise UsageError(
+            f"the class {plan.task.__name__} cannot be handed to {plan.num_workers} worker processes",
+            fix=f"give the task as 'file.py:{plan.task.__name__}', or set workers=1",
+        )
+    return Children(plan.task, next(iter(plan.sites.values())), plan.num_workers, clock)
+
+
+async def _result(store: MemoryStore, run_id: str, seconds: float) -> Simulation:
+    run, pooled = await store.run(run_id), await store.pooled(run_id)
+    checkpoint = (await store.position(run_id)).checkpoint
+    return Simulation(
+        run_id=run_id,
+        status=run.status.value,
+        reason=run.reason,
+        rounds=checkpoint.round if checkpoint else 0,
+        metrics=_numbers(pooled.get(checkpoint.round, ())) if checkpoint else {},
+        model_sha256=checkpoint.model_sha256 if checkpoint else None,
+        params=checkpoint.state.params if checkpoint else None,
+        seconds=seconds,
+        seed=run.config.seed,
+        history=[_numbers(pooled[model_round]) for model_round in sorted(pooled)],
+        journal=await store.journal(run_id),
+    )
+
+
+def _numbers(pooled: Sequence[Pooled]) -> dict[str, float]:
+    return {metric.name: metric.value for metric in pooled if isinstance(metric.value, float)}
+
+
+def _teller(on_event: OnEvent | None) -> Callable[[Event], None] | None:
+    if on_event is None:
+        return None
+    return lambda event: on_event({"what": event.what, "run_id": event.run_id, **event.fields})
+
+
+# --- what was asked for --------------------------------------------------------------------------------
+
+
+def _names(clients: int | Sequence[str]) -> list[str]:
+    """Raises UsageError where they are none, or not fit to be names."""
+    if isinstance(clients, int):
+        return [f"client-{number}" for number in range(1, _at_least(1, "clients", clients) + 1)]
+    names = [clients] if isinstance(clients, str) else list(clients)
+    _at_least(1, "the number of clients", len(names))
+    for name in names:
+        if not is_name(name):
+            raise UsageError(
+                f"no client can be called {name!r}",
+                fix="use lower-case letters, digits, '.', '_' and '-', beginning with a letter or digit; at most 63",
+            )
+        if names.count(name) > 1:
+            raise UsageError(f"two clients are called {name!r}", fix="give each client a name of its own")
+    return names
+
+
+def _at_least(least: int, what: str, number: int) -> int:
+    if number < least:
+        raise UsageError(f"{what} = {number}, which is less than {least}", fix=f"give {least} or more")
+    return number
+
+
+def _sites(
+    names: Sequence[str], data: Path | str | None, split: str, partition_seed: int, offline_sample: bool, threads: int
+) -> dict[str, Site]:
+    """One data folder, cut into as many parts as there are clients, in their order. Raises BadConfig."""
+    folder = None if data is None else Path(data).expanduser().absolute()
+    return {
+        name: Site(
+            client=name, data=folder, offline_sample=offline_sample, threads=threads,
+            partition=parse_partition(f"{index}/{len(names)}", split, partition_seed),
+        )
+        for index, name in enumerate(names, start=1)
+    }
+
+
+def _request(**fields: Any) -> RunRequest:
+    """Raises BadConfig naming the field that is wrong."""
+    try:
+        return RunRequest(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadConfig(f"{where} = {first['input']!r}: {first['msg']}", fix=f"correct {where!r}") from None
+
+
+def _require_enough(plan: _Plan) -> None:
+    needed = plan.request.min_updates or 1
+    if needed > len(plan.sites):
+        raise BadConfig(
+            f"min_updates = {needed}, but there are only {len(plan.sites)} clients",
+            fix=f"simulate more clients, or lower min_updates to {len(plan.sites)}",
+        )
+
+
+# --- event loops ---------------------------------------------------------------------------------------
+
+
+def _blocking(main: Callable[[], Coroutine[Any, Any, Simulation]]) -> Simulation:
+    """Run to the end. A notebook's thread has an event loop already: there a fresh thread gets its own."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(main())
+    return _in_fresh_thread(main)
+
+
+def _in_fresh_thread(main: Callable[[], Coroutine[Any, Any, Simulation]]) -> Simulation:
+    result: Future[Simulation] = Future()
+    started: Future[Callable[[], object]] = Future()
+
+    async def cancellable() -> Simulation:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        started.set_result(lambda: loop.call_soon_threadsafe(task.cancel) if task else None)
+        return await main()
+
+    def work() -> None:
+        try:
+            result.set_result(asyncio.run(cancellable()))
+        except BaseException as error:
+            result.set_exception(error)
+
+    thread = threading.Thread(target=work, name="fednode-simulation")
+    thread.start()
+    try:
+        return result.result()
+    except KeyboardInterrupt:
+        started.result()()
+        thread.join()
+        raise

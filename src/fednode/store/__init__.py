@@ -1,0 +1,1 @@
+"""What survives a restart: rows, params files, journal and events. The only room that speaks SQL."""

@@ -1,0 +1,380 @@
+"""What the API, the CLI and the pages ask of the store: frozen views over the same tables, newest first.
+
+Nothing here writes, and nothing that the round loop needs is here. `Queries(store)` reads through the store's
+threads; what it answers is one consistent view a call.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import Column, Connection, Select, and_, func, select
+
+from fednode.core.journal import JournalRow
+from fednode.core.json import Json
+from fednode.core.records import Failure, Round, Run
+from fednode.core.status import AssignmentStatus, RoundKind, RoundStatus
+from fednode.errors import NotFound
+from fednode.ports import Clock
+from fednode.store import clients, rows, rules
+from fednode.store.records import ClientRecord, Event
+from fednode.store.reports import POOLED
+from fednode.store.schema import assignment, client, event, journal, metric, model, round_, run, update
+from fednode.store.sql import SqlStore
+
+MAX_EVENTS = 1_000              # in one answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunView:
+    """A run at a glance."""
+
+    run: Run
+    rounds: int                             # committed train rounds
+    metrics: Mapping[str, float]            # pooled, of the newest model that was measured
+    metrics_round: int | None               # which one that is
+    model_sha256: str | None                # of the newest model; None before model 0
+    clients: tuple[str, ...]                # everybody who was asked so far, or may be, in name order
+    created_s: float                        # wall seconds
+    started_s: float | None
+    ended_s: float | None
+    seconds: float                          # since it was started, until it ended
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientInRound:
+    """One client's part in one attempt of a round."""
+
+    client: str
+    status: AssignmentStatus
+    deliveries: int
+    failure: Failure | None = None
+    num_examples: int | None = None         # None: no update
+    num_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundView:
+    """One attempt of a round."""
+
+    round: Round
+    budget_left_s: float
+    opened_s: float
+    ended_s: float | None
+    clients: tuple[ClientInRound, ...]      # in name order
+    metrics: Mapping[str, float]            # pooled, of the model that the round made; empty until it is measured
+    model_sha256: str | None                # of the model that it made
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricPoint:
+    """One number, or one curve, of a model: pooled (`client` is "") or one client's."""
+
+    model_round: int                        # phase local: the round in which the client trains
+    client: str
+    phase: str                              # test | val | local
+    step: int                               # phase local: the epoch
+    name: str
+    value: float | None                     # None: a curve, or not a number
+    curve: Json
+    num_clients: int
+    num_examples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelView:
+    """A committed model."""
+
+    id: str
+    sha256: str
+    run_id: str
+    run_number: int
+    task: str
+    fingerprint: str
+    round: int
+    num_bytes: int
+    num_params: int
+    parent: str                             # sha256 of the model that it was made from; "": none
+    committed_s: float
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientView:
+    """A client node and what it did."""
+
+    client: ClientRecord
+    num_updates: int
+    is_busy: bool                           # has an assignment that is leased
+
+
+class Queries:
+    """The reading side of a `SqlStore`."""
+
+    def __init__(self, store: SqlStore, clock: Clock) -> None:
+        self._store, self._clock = store, clock
+
+    async def run_summaries(self) -> list[RunView]:
+        """All runs, newest first."""
+        wall_s = self._clock.wall_s()
+        return await self._store.read(lambda c: _run_views(c, select(run), wall_s))
+
+    async def run_summary(self, ref: str) -> RunView:
+        """One run by number, id or prefix. Raises NotFound."""
+        wall_s = self._clock.wall_s()
+        return await self._store.read(lambda c: _run_view(c, _resolve_run(c, ref), wall_s))
+
+    async def resolve_run(self, ref: str) -> Run:
+        """`12`, `#12`, an id or a unique prefix of one. Raises NotFound."""
+        return await self._store.read(lambda c: _resolve_run(c, ref))
+
+    async def run_rounds(self, run_id: str) -> list[RoundView]:
+        """Every attempt of every round, newest first."""
+        return await self._store.read(lambda c: _round_views(c, run_id))
+
+    async def metric_points(
+        self, run_id: str, *, name: str | None = None, client: str | None = None, phase: str | None = None,
+        from_round: int = 0,
+    ) -> list[MetricPoint]:
+        """By model_round, client, phase, step, name. `client=""`: pooled only; None: all of them."""
+        points = select(metric).where(metric.c.run_id == run_id, metric.c.model_round >= from_round)
+        for column, wanted in ((metric.c.name, name), (metric.c.client, client), (metric.c.phase, phase)):
+            points = points if wanted is None else points.where(column == wanted)
+        return await self._store.read(lambda c: _points(c, points))
+
+    async def models(self, run_id: str | None = None) -> list[ModelView]:
+        """Newest first."""
+        wanted = _models() if run_id is None else _models().where(model.c.run_id == run_id)
+        return await self._store.read(lambda c: _model_views(c, wanted))
+
+    async def model(self, ref: str) -> ModelView:
+        """By id, sha256, or a unique prefix of either. Raises NotFound."""
+        return await self._store.read(lambda c: _resolve_model(c, ref))
+
+    async def client_rows(self) -> list[ClientView]:
+        """In name order."""
+        return await self._store.read(_client_views)
+
+    async def events(self, after: int = 0, limit: int = 200, run_id: str = "") -> list[Event]:
+        """The oldest `limit` events after seq `after`, in order; of one run where `run_id` is given."""
+        wanted = select(event).where(event.c.seq > after).order_by(event.c.seq).limit(min(limit, MAX_EVENTS))
+        narrowed = wanted.where(event.c.run_id == run_id) if run_id else wanted
+        return await self._store.read(lambda c: [_event_from(row) for row in c.execute(narrowed)])
+
+    async def newest_events(self, limit: int = 200, run_id: str = "") -> list[Event]:
+        """The newest `limit` events, newest first."""
+        wanted = select(event).order_by(event.c.seq.desc()).limit(min(limit, MAX_EVENTS))
+        narrowed = wanted.where(event.c.run_id == run_id) if run_id else wanted
+        return await self._store.read(lambda c: [_event_from(row) for row in c.execute(narrowed)])
+
+    async def journal(self, run_id: str) -> list[JournalRow]:
+        """In order."""
+        wanted = select(journal).where(journal.c.run_id == run_id).order_by(journal.c.seq)
+        return await self._store.read(lambda c: [rows.journal_from(row) for row in c.execute(wanted)])
+
+
+# --- runs -------------------------------------------------------------------------------------------------
+
+
+def _run_views(c: Connection, wanted: Select[Any], wall_s: float) -> list[RunView]:
+    found = c.execute(wanted.order_by(run.c.number.desc())).all()
+    trained, models, asked = _num_trained(c), _last_models(c), _asked(c)
+    metrics = _last_metrics(c)
+    return [
+        _view(row, trained.get(row.id, 0), models.get(row.id), metrics.get(row.id, {}), asked.get(row.id, ()), wall_s)
+        for row in found
+    ]
+
+
+def _run_view(c: Connection, of: Run, wall_s: float) -> RunView:
+    return _run_views(c, select(run).where(run.c.id == of.id), wall_s)[0]
+
+
+def _view(
+    row: Any, rounds: int, sha256: str | None, metrics: Mapping[int, Mapping[str, float]],
+    asked: tuple[str, ...], wall_s: float,
+) -> RunView:
+    found = rows.run_from(row)
+    newest = max(metrics, default=None)
+    ended_s = row.ended_s if row.ended_s is not None else wall_s
+    return RunView(
+        run=found, rounds=rounds, metrics={} if newest is None else metrics[newest], metrics_round=newest,
+        model_sha256=sha256, clients=tuple(sorted({*asked, *found.config.clients}, key=str.encode)),
+        created_s=row.created_s, started_s=row.started_s, ended_s=row.ended_s,
+        seconds=0.0 if row.started_s is None else ended_s - row.started_s,
+    )
+
+
+def _num_trained(c: Connection) -> dict[str, int]:
+    is_trained = and_(round_.c.status == RoundStatus.COMMITTED.value, round_.c.kind == RoundKind.TRAIN.value)
+    counted = select(round_.c.run_id, func.count()).where(is_trained).group_by(round_.c.run_id)
+    return {row[0]: row[1] for row in c.execute(counted)}
+
+
+def _last_models(c: Connection) -> dict[str, str]:
+    newest = select(model.c.run_id, func.max(model.c.round).label("round")).group_by(model.c.run_id).subquery()
+    on = and_(model.c.run_id == newest.c.run_id, model.c.round == newest.c.round)
+    return {row.run_id: row.sha256 for row in c.execute(select(model.c.run_id, model.c.sha256).join(newest, on))}
+
+
+def _asked(c: Connection) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {}
+    for run_id, name in c.execute(select(assignment.c.run_id, assignment.c.client).distinct()):
+        found.setdefault(run_id, []).append(name)
+    return {run_id: tuple(names) for run_id, names in found.items()}
+
+
+def _last_metrics(c: Connection) -> dict[str, dict[int, dict[str, float]]]:
+    """The pooled numbers of each run's newest measured model: by run, model_round, name."""
+    pooled = and_(metric.c.client == POOLED, metric.c.value.is_not(None))
+    highest = func.max(metric.c.model_round).label("model_round")
+    newest = select(metric.c.run_id, highest).where(pooled).group_by(metric.c.run_id).subquery()
+    on = and_(metric.c.run_id == newest.c.run_id, metric.c.model_round == newest.c.model_round)
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    for row in c.execute(select(metric).join(newest, on).where(pooled)):
+        found.setdefault(row.run_id, {}).setdefault(row.model_round, {})[row.name] = row.value
+    return found
+
+
+def _resolve_run(c: Connection, ref: str) -> Run:
+    number = ref.removeprefix("#")
+    if number.isascii() and number.isdigit():
+        found = list(c.execute(select(run).where(run.c.number == int(number[:9]))))
+    else:
+        found = _by_prefix(c, select(run), run.c.id, ref)
+    if not found:
+        raise rules.no_run(ref)
+    return rows.run_from(_only(found, "run", ref))
+
+
+# --- rounds -----------------------------------------------------------------------------------------------
+
+
+def _round_views(c: Connection, run_id: str) -> list[RoundView]:
+    found = c.execute(
+        select(round_).where(round_.c.run_id == run_id).order_by(round_.c.number.desc(), round_.c.attempt.desc())
+    ).all()
+    made = {row.round: row.sha256 for row in c.execute(select(model).where(model.c.run_id == run_id))}
+    in_rounds, metrics = _clients_in_rounds(c, run_id), _pooled_numbers(c, run_id)
+    return [
+        _round_view(row, in_rounds.get((row.number, row.attempt), []), metrics.get(row.number, {}), made)
+        for row in found
+    ]
+
+
+def _round_view(
+    row: Any, in_round: list[ClientInRound], metrics: Mapping[str, float], made: Mapping[int, str]
+) -> RoundView:
+    is_committed = row.status == RoundStatus.COMMITTED.value
+    return RoundView(
+        round=rows.round_from(row), budget_left_s=row.budget_left_s, opened_s=row.opened_s, ended_s=row.ended_s,
+        clients=tuple(sorted(in_round, key=lambda found: found.client.encode())),
+        metrics=metrics if is_committed else {}, model_sha256=made.get(row.number) if is_committed else None,
+    )
+
+
+def _clients_in_rounds(c: Connection, run_id: str) -> dict[tuple[int, int], list[ClientInRound]]:
+    on = and_(
+        update.c.run_id == assignment.c.run_id, update.c.number == assignment.c.number,
+        update.c.attempt == assignment.c.attempt, update.c.client == assignment.c.client,
+    )
+    wanted = select(assignment, update.c.num_examples, update.c.num_bytes).select_from(assignment.outerjoin(update, on))
+    found: dict[tuple[int, int], list[ClientInRound]] = {}
+    for row in c.execute(wanted.where(assignment.c.run_id == run_id)):
+        found.setdefault((row.number, row.attempt), []).append(ClientInRound(
+            client=row.client, status=AssignmentStatus(row.status), deliveries=row.deliveries,
+            failure=rows.failure_from(row.client, row.failure) if row.failure else None,
+            num_examples=row.num_examples, num_bytes=row.num_bytes,
+        ))
+    return found
+
+
+def _pooled_numbers(c: Connection, run_id: str) -> dict[int, dict[str, float]]:
+    of_run = and_(metric.c.run_id == run_id, metric.c.client == POOLED, metric.c.value.is_not(None))
+    found: dict[int, dict[str, float]] = {}
+    for row in c.execute(select(metric).where(of_run)):
+        found.setdefault(row.model_round, {})[row.name] = row.value
+    return found
+
+
+def _points(c: Connection, wanted: Select[Any]) -> list[MetricPoint]:
+    key = (metric.c.model_round, metric.c.client, metric.c.phase, metric.c.step, metric.c.name)
+    return [
+        MetricPoint(
+            model_round=row.model_round, client=row.client, phase=row.phase, step=row.step, name=row.name,
+            value=row.value, curve=json.loads(row.curve) if row.curve else None,
+            num_clients=row.num_clients, num_examples=row.num_examples,
+        )
+        for row in c.execute(wanted.order_by(*key))
+    ]
+
+
+# --- models, clients, events ----------------------------------------------------------------------------------
+
+
+def _models() -> Select[Any]:
+    of_run = select(model, run.c.number.label("run_number"), run.c.task, run.c.fingerprint)
+    return of_run.join(run, run.c.id == model.c.run_id)
+
+
+def _model_views(c: Connection, wanted: Select[Any]) -> list[ModelView]:
+    found = c.execute(wanted.order_by(model.c.committed_s.desc(), run.c.number.desc(), model.c.round.desc())).all()
+    metrics = {run_id: _pooled_numbers(c, run_id) for run_id in {row.run_id for row in found}}
+    return [replace(_model_from(row), metrics=metrics[row.run_id].get(row.round, {})) for row in found]
+
+
+def _model_from(row: Any) -> ModelView:
+    return ModelView(
+        id=row.id, sha256=row.sha256, run_id=row.run_id, run_number=row.run_number, task=row.task,
+        fingerprint=row.fingerprint, round=row.round, num_bytes=row.num_bytes, num_params=row.num_params,
+        parent=row.parent, committed_s=row.committed_s, metrics={},
+    )
+
+
+def _resolve_model(c: Connection, ref: str) -> ModelView:
+    found = _by_prefix(c, _models(), model.c.id, ref) or _by_prefix(c, _models(), model.c.sha256, ref)
+    if not found:
+        raise rules.no_model(ref)
+    by_sha256 = {row.sha256: row for row in found}      # one model may have several rows: where it was made, started
+    row = _only(list(by_sha256.values()), "model", ref)
+    return _model_views(c, _models().where(model.c.id == row.id))[0]
+
+
+def _client_views(c: Connection) -> list[ClientView]:
+    counted = select(update.c.client, func.count()).group_by(update.c.client)
+    num_updates = {row[0]: row[1] for row in c.execute(counted)}
+    on = and_(
+        round_.c.run_id == assignment.c.run_id, round_.c.number == assignment.c.number,
+        round_.c.attempt == assignment.c.attempt,
+    )
+    is_leased = and_(assignment.c.status == AssignmentStatus.LEASED.value, round_.c.status == RoundStatus.OPEN.value)
+    busy = set(c.execute(select(assignment.c.client).join(round_, on).where(is_leased)).scalars())
+    found = sorted(c.execute(select(client)).all(), key=lambda row: row.name.encode())
+    return [
+        ClientView(
+            client=clients.client_from(row), num_updates=num_updates.get(row.name, 0), is_busy=row.name in busy
+        )
+        for row in found
+    ]
+
+
+def _event_from(row: Any) -> Event:
+    return Event(seq=row.seq, wall_s=row.wall_s, what=row.what, run_id=row.run_id, fields=json.loads(row.fields))
+
+
+def _by_prefix(c: Connection, wanted: Select[Any], column: Column[str], ref: str) -> list[Any]:
+    """The rows whose `column` is `ref`, or else those where it begins so."""
+    exact = list(c.execute(wanted.where(column == ref)))
+    if exact or not ref:
+        return exact
+    return list(c.execute(wanted.where(column.startswith(ref, autoescape=True))))
+
+
+def _only(found: list[Any], what: str, ref: str) -> Any:
+    if len(found) > 1:
+        first = ", ".join(sorted(row.id for row in found)[:3])
+        raise NotFound(f"{ref!r} begins {len(found)} {what}s: {first}", fix="type more of the id")
+    return found[0]

@@ -1,0 +1,347 @@
+"""The store of a central node: rows in SQLite, params in files, and the rule which of them comes first.
+
+A file is durable before the row that names it; what is not needed any more is deleted after the commit that
+says so; what a crash leaves between is swept at the next start. Every write goes through one thread
+(`writer.py`) and carries the epoch of this process. The decisions themselves are in `decisions.py`,
+`reports.py` and `clients.py`; what pages ask is in `queries.py`; `memory.py` is the twin without a disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+from weakref import WeakValueDictionary
+
+from sqlalchemy import Connection, select
+
+from fednode.core.ids import make_id
+from fednode.core.json import JsonObject
+from fednode.core.metrics import Metric, Metrics
+from fednode.core.params import Params
+from fednode.core.records import Assignment, Checkpoint, Offer, Outcome, Position, Round, Run, RunConfig, State
+from fednode.core.status import RunStatus
+from fednode.errors import Conflict, RoundClosed
+from fednode.ports import Clock
+from fednode.store import clients, decisions, events, reports, rows, rules, schema
+from fednode.store.bell import Bell
+from fednode.store.decisions import NewModel
+from fednode.store.events import Story
+from fednode.store.leadership import require_leader
+from fednode.store.lock import StateLock
+from fednode.store.opening import Opened, prepare
+from fednode.store.params_files import update_name
+from fednode.store.records import Blob, ClientRecord
+from fednode.store.reports import Placed
+from fednode.store.writer import Writer, closed
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+NUM_READERS = 4                 # threads that read; the writer does not block them
+
+
+class SqlStore:
+    """`ports.Store`, and what the central node asks besides. Made by `SqlStore.open`."""
+
+    def __init__(self, clock: Clock, lock: StateLock, opened: Opened) -> None:
+        self._clock, self._lock = clock, lock
+        self._files, self._engines = opened.files, opened.engines
+        self._threads = ThreadPoolExecutor(NUM_READERS, thread_name_prefix="store-reader")
+        self._bell = Bell(opened.last_event_seq)
+        self._writer = Writer(
+            opened.engines.writing, guard=partial(require_leader, epoch=opened.epoch), mark=rows.last_event_seq,
+            after_commit=self._bell.ring,
+        )
+        self._turns: WeakValueDictionary[tuple[str, int, int, str], asyncio.Lock] = WeakValueDictionary()
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+
+    @staticmethod
+    async def open(state_dir: Path, clock: Clock) -> SqlStore:
+        """Lock the folder, bring its tables up to date, sweep its files, and lead.
+
+        Raises StoreLocked, VersionMismatch, StoreDamaged, StoreError.
+        """
+        lock = StateLock.take(state_dir)
+        try:
+            return SqlStore(clock, lock, await asyncio.to_thread(prepare, state_dir, clock.wall_s()))
+        except BaseException:
+            lock.release()
+            raise
+
+    async def close(self) -> None:
+        """Write what is queued, and let the next process in. May be called twice."""
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+        self._is_closed = True
+        await self._writer.close()
+        self._threads.shutdown()
+        self._engines.dispose()
+        self._lock.release()
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """Run a query on a consistent view of the store, in a thread."""
+        return await self._in_thread(self._read, query)
+
+    # --- runs --------------------------------------------------------------------------------------
+
+    async def create_run(self, config: RunConfig, metrics: tuple[Metric, ...]) -> Run:
+        """A queued run. Raises NotFound where there is no model `config.start_model`."""
+        run_id, model_id = self._new_id("run"), self._new_id("mdl")
+        return await self._write(decisions.create_run, run_id, config, metrics, model_id, self._clock.wall_s())
+
+    async def run(self, run_id: str) -> Run:
+        return await self.read(lambda c: rows.get_run(c, run_id))
+
+    async def runs(self) -> list[Run]:
+        """All, by number."""
+        return await self.read(rows.all_runs)
+
+    async def move_run(self, run_id: str, status: RunStatus, reason: str = "", *, withdraw: bool = False) -> Run:
+        """Start, pause, resume or cancel. `withdraw`: take back what is unreported. Raises IllegalMove."""
+        wall_s = self._clock.wall_s()
+        run, unneeded = await self._write(
+            decisions.move_run, run_id, status, reason, withdraw=withdraw, wall_s=wall_s
+        )
+        await self._tidy(unneeded)
+        return run
+
+    async def end_run(self, run_id: str, status: RunStatus, reason: str = "") -> None:
+        _, unneeded = await self._write(decisions.end_run, run_id, status, reason, self._clock.wall_s())
+        await self._tidy(unneeded)
+
+    async def set_reason(self, run_id: str, reason: str) -> None:
+        """Why it waits; "" clears."""
+        await self._write(decisions.set_reason, run_id, reason)
+
+    # --- the loop's verbs ----------------------------------------------------------------------------
+
+    async def position(self, run_id: str) -> Position:
+        return await self.read(lambda c: self._position(c, run_id))
+
+    async def open_round(self, round_: Round) -> Round:
+        folder = self._in_thread(self._files.make_folder, update_name(round_, ""))
+        opened, _ = await asyncio.gather(self._write(decisions.open_round, round_, self._clock.wall_s()), folder)
+        return opened
+
+    async def outcomes(self, round_: Round) -> tuple[Outcome, ...]:
+        load = self._loader(())
+        return tuple((await self.read(lambda c: rows.reported(c, rows.refreshed(c, round_), load))).values())
+
+    async def close_round(self, round_: Round, outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
+        load = self._loader(outcomes)
+        return await self._write(decisions.close_round, round_, outcomes, load, self._clock.wall_s())
+
+    async def commit_round(self, round_: Round, outcomes: Sequence[Outcome], state: State | None) -> None:
+        made = None if state is None else await self._in_thread(self._save_state, round_, state)
+        load, wall_s = self._loader(outcomes), self._clock.wall_s()
+        unneeded = await self._write(decisions.commit_round, round_, outcomes, made, load, wall_s)
+        await self._tidy(unneeded)
+
+    async def abandon_round(self, round_: Round, outcomes: Sequence[Outcome], reason: str) -> None:
+        load, wall_s = self._loader(outcomes), self._clock.wall_s()
+        await self._write(decisions.abandon_round, round_, outcomes, reason, load, wall_s)
+
+    # --- reports -------------------------------------------------------------------------------------
+
+    async def report(self, round_: Round, outcome: Outcome, blob: Blob | None = None) -> None:
+        """One client's outcome, durable. `blob`: the update's file, whole and fsynced, in `incoming`.
+
+        The same again is fine. Raises AlreadyReported, Withdrawn, RoundClosed.
+        """
+        # To its end, whatever becomes of who asked: between file and row nobody may step in.
+        report = asyncio.ensure_future(self._report_in_turn(round_, outcome, blob))
+        self._under_way.add(report)
+        report.add_done_callback(self._under_way.discard)
+        await asyncio.shield(report)
+
+    async def report_evaluation(self, round_: Round, client: str, metrics: Metrics) -> None:
+        """What a client measured before it trains; the first one counts. In a round of kind `evaluate`: its report."""
+        if rules.makes_report(round_):
+            await self.report(round_, Outcome(client=client, evaluation=metrics))
+        else:
+            await self._write(reports.report_evaluation, round_, client, metrics)
+
+    def report_progress(self, round_: Round, client: str, epoch: int, values: Mapping[str, float]) -> None:
+        """Scores of a client's own model while it trains. Queued: a crash may lose them."""
+        self._writer.queue(lambda c: reports.save_progress(c, round_, client, epoch, values))
+
+    # --- rounds, as the central node sees them ---------------------------------------------------------
+
+    async def round(self, run_id: str, number: int, attempt: int) -> Round:
+        return await self.read(lambda c: rows.get_round(c, run_id, number, attempt))
+
+    async def assignments(self, round_: Round) -> list[Assignment]:
+        """In name order."""
+        return await self.read(lambda c: rows.assignments_of(c, rows.refreshed(c, round_)))
+
+    async def mark_leased(self, assignment: Assignment) -> None:
+        """One more delivery. Queued: a lease that is lost is delivered again."""
+        self._writer.queue(lambda c: reports.mark_leased(c, assignment))
+
+    async def budget_left_s(self, round_: Round) -> float:
+        """Seconds of up-time that the round still had when they were saved last."""
+        return await self.read(lambda c: rows.budget_left_s(c, round_))
+
+    async def save_budget(self, round_: Round, left_s: float) -> None:
+        await self._write(rows.save_budget, round_, left_s)
+
+    # --- client nodes ------------------------------------------------------------------------------------
+
+    async def add_client(self, record: ClientRecord) -> ClientRecord:
+        """Enroll a client node, or renew its secret. Raises NameTaken, NotAuthorised."""
+        return await self._write(clients.add_client, record, self._clock.wall_s())
+
+    async def client(self, name: str) -> ClientRecord:
+        return await self.read(lambda c: clients.get_client(c, name))
+
+    async def client_by_secret(self, secret_sha256: str) -> ClientRecord | None:
+        """Revoked ones too: the caller says why the door stays shut."""
+        return await self.read(lambda c: clients.find(c, schema.client.c.secret_sha256 == secret_sha256))
+
+    async def clients(self) -> list[ClientRecord]:
+        """In name order."""
+        return await self.read(clients.all_clients)
+
+    async def set_presence(self, name: str, offers: tuple[Offer, ...], versions: Mapping[str, str]) -> ClientRecord:
+        return await self._write(clients.set_presence, name, offers, versions, self._clock.wall_s())
+
+    async def touch(self, names: Mapping[str, float]) -> None:
+        """Wall seconds at which clients were last heard of, by name."""
+        await self._write(clients.touch, names)
+
+    async def rotate_secret(self, name: str, secret_sha256: str) -> None:
+        await self._write(clients.rotate_secret, name, secret_sha256)
+
+    async def revoke_client(self, name: str) -> None:
+        await self._write(clients.revoke_client, name, self._clock.wall_s())
+
+    # --- files and events ------------------------------------------------------------------------------------
+
+    @property
+    def incoming_dir(self) -> Path:
+        return self._files.incoming
+
+    def incoming_path(self, round_: Round, client: str, digest: str) -> Path:
+        """Where an announced update comes in. While its round is open, a restart leaves the file where it is."""
+        return self._files.incoming_path(round_, client, digest)
+
+    def model_path(self, sha256: str) -> Path:
+        """The file of a committed model; whether there is one is `model_bytes`' to say."""
+        return self._files.model_path(sha256)
+
+    async def model_bytes(self, sha256: str) -> int:
+        """The size of the model's file. Raises NotFound."""
+        sized = select(schema.model.c.num_bytes).where(schema.model.c.sha256 == sha256).limit(1)
+        found: int | None = await self.read(lambda c: c.execute(sized).scalar())
+        if found is None:
+            raise rules.no_model(sha256)
+        return found
+
+    async def record_event(self, what: str, fields: JsonObject, run_id: str = "") -> None:
+        story = Story(what=what, run_id=run_id, fields=fields)
+        await self._write(rows.write_event, story, self._clock.wall_s())
+
+    async def wait_for_event(self, after_seq: int, timeout_s: float) -> int:
+        """The newest event's seq, as soon as it is greater than `after_seq`, at the latest after `timeout_s`."""
+        return await self._bell.wait(after_seq, timeout_s, self._clock)
+
+    # --- inside ------------------------------------------------------------------------------------------------
+
+    async def _report_in_turn(self, round_: Round, outcome: Outcome, blob: Blob | None) -> None:
+        """One report of an assignment at a time: two bodies must never meet in one file."""
+        key = (round_.run_id, round_.number, round_.attempt, outcome.client)
+        async with self._turns.setdefault(key, asyncio.Lock()):
+            try:
+                await self._report(round_, outcome, blob)
+            except RoundClosed:
+                now = await self.round(round_.run_id, round_.number, round_.attempt)
+                await self._write(rows.write_event, events.late(now, outcome.client), self._clock.wall_s())
+                raise
+
+    async def _report(self, round_: Round, outcome: Outcome, blob: Blob | None) -> None:
+        if outcome.update is None:
+            await self._write(reports.save_report, round_, outcome, None, self._clock.wall_s())
+            return
+        if blob is None:
+            blob = await self._in_thread(self._save_update, outcome.update.params)
+        try:
+            digest = blob.digest
+            if await self.read(lambda c: reports.is_news(c, round_, outcome, digest)):
+                await self._place(round_, outcome, blob)
+        finally:
+            await self._tidy([blob.path.relative_to(self._files.root).as_posix()])
+
+    async def _place(self, round_: Round, outcome: Outcome, blob: Blob) -> None:
+        """The file, then its row."""
+        placed = Placed(path=update_name(round_, outcome.client), digest=blob.digest, num_bytes=blob.num_bytes)
+        await self._in_thread(self._files.place, blob.path, placed.path)
+        try:
+            await self._write(reports.save_report, round_, outcome, placed, self._clock.wall_s())
+        except Conflict:                # refused, so no row names the file
+            await self._tidy([placed.path])
+            raise
+
+    async def _tidy(self, names: Sequence[str]) -> None:
+        """Delete files that no row names. One that cannot be deleted now is swept at the next start."""
+        with suppress(OSError):
+            await self._in_thread(self._files.delete, names)
+
+    def _save_update(self, params: Params) -> Blob:
+        written, path = self._files.save_update(params)
+        return Blob(path=path, digest=written.digest, num_bytes=written.num_bytes)
+
+    def _save_state(self, round_: Round, state: State) -> NewModel:
+        written = self._files.save_model(state.params)
+        memory = self._files.save_memory(round_.run_id, round_.number, state.memory)
+        return NewModel(
+            id=self._new_id("mdl"), sha256=written.sha256, num_bytes=written.num_bytes,
+            num_params=state.params.manifest.num_params, memory=memory,
+        )
+
+    def _position(self, c: Connection, run_id: str) -> Position:
+        rows.get_run(c, run_id)
+        next_round = rows.last_committed(c, run_id) + 1
+        attempts = rows.rounds_of(c, run_id, schema.round_.c.number == next_round)
+        return Position(
+            checkpoint=self._checkpoint(c, run_id), open_round=rows.live_round(c, run_id),
+            next_round=next_round, next_attempt=1 + max((round_.attempt for round_ in attempts), default=0),
+        )
+
+    def _checkpoint(self, c: Connection, run_id: str) -> Checkpoint | None:
+        table = schema.model
+        newest = select(table).where(table.c.run_id == run_id).order_by(table.c.round.desc()).limit(1)
+        row = c.execute(newest).first()
+        if row is None:
+            return None
+        state = self._files.read_state(row.sha256, row.memory)
+        return Checkpoint(run_id=run_id, round=row.round, state=state, model_sha256=row.sha256)
+
+    def _loader(self, given: Sequence[Outcome]) -> rows.Load:
+        """Params of updates: those at hand as they are, the others mapped from their files."""
+        at_hand = {outcome.client: outcome.update.params for outcome in given if outcome.update is not None}
+
+        def load(client: str, path: str) -> Params:
+            return at_hand[client] if client in at_hand else self._files.read(path)
+
+        return load
+
+    def _new_id(self, kind: str) -> str:
+        return make_id(kind, int(self._clock.wall_s() * 1000), secrets.token_bytes(10))
+
+    def _read(self, query: Callable[[Connection], T]) -> T:
+        with self._engines.reading.begin() as connection:
+            return query(connection)
+
+    async def _write(self, work: Callable[..., T], *values: object, **named: object) -> T:
+        return await self._writer.write(lambda c: work(c, *values, **named))
+
+    async def _in_thread(self, work: Callable[P, T], *values: P.args, **named: P.kwargs) -> T:
+        if self._is_closed:
+            raise closed()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *values, **named))

@@ -1,0 +1,25 @@
+"""FedYogi: Yogi at the central node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from fednode.core.params import Params
+from fednode.strategies.adaptive import Adaptive, Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedYogi(Adaptive):
+    """Algorithm 2 of Reddi et al. 2021 (arXiv:2003.00295) with Yogi's
+    v = v - (1 - beta2) * change^2 * sign(v - change^2): it moves by what is new, not by how much there was.
+
+    beta2 0.99 is what the paper keeps in all experiments; all other settings: `Adaptive`.
+    """
+
+    beta2: Annotated[Share, Field(description="Memory of the mean square of the changes")] = 0.99
+
+    def second_moment(self, second: Params, square: Params) -> Params:
+        return second - (1 - self.beta2) * square * (second - square).sign()

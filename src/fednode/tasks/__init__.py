@@ -1,0 +1,1 @@
+"""One learning problem a file. The only room that may import a machine-learning framework."""

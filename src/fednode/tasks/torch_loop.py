@@ -1,0 +1,272 @@
+"""How a torch task trains and evaluates: the loop over epochs and batches, and params to and from a model.
+
+Each visit has a fresh model and optimiser, generators that start from the visit's seed, and torch's deterministic
+algorithms; nothing of it is left behind. Imports torch, so `torch_task.py` imports it late. What a person writes is
+in `torch_task.py`; where batches come from in `torch_data.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fednode.core.metrics import Histogram, Metrics, Split, Sum, Value, pool
+from fednode.core.params import Params, require_match
+from fednode.core.records import Update
+from fednode.core.seeds import derive_seed, global_generators, numpy_rng
+from fednode.errors import TaskFailed
+from fednode.tasks.base import Cancelled, Visit
+from fednode.tasks.torch_data import Indices, Part, batches
+
+if TYPE_CHECKING:
+    from fednode.tasks.torch_task import TorchTask
+
+NUM_LOCAL_TEST = 2_000          # examples of the test split that score the local model after each epoch
+BUILD_SEED = 0                  # of what a model draws when it is built only to be filled with params
+VAL_PREFIX = "val_"             # of the names of what `metrics` finds on the split "val"
+
+_NUMPY_DTYPES = frozenset([
+    torch.float32, torch.float64, torch.float16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8,
+    torch.uint16, torch.uint32, torch.uint64, torch.bool,
+])
+
+
+def initial_params(task: TorchTask, seed: int) -> Params:
+    """The params of a model that is built by `seed`."""
+    return params_of(_build(task, seed))
+
+
+def train(task: TorchTask, params: Params, visit: Visit) -> Update:
+    """`config.epochs` passes over the site's part of the train split, starting from `params`."""
+    with _reproducible(visit.seed, visit.site.threads):
+        part, model = task.part(visit.site, "train"), _model_with(task, params)
+        steps = _Steps(task, model, visit)
+        rng = numpy_rng(derive_seed(visit.seed, "batches"))
+        for epoch in range(1, task.config.epochs + 1):
+            loss = steps.epoch(part, rng.permutation(len(part)))
+            visit.report(epoch, {**_local_scores(task, model, visit), "loss": loss})
+        return Update(client=visit.site.client, params=params_of(model), num_examples=len(part))
+
+
+def evaluate(task: TorchTask, params: Params, visit: Visit) -> Metrics:
+    """The task's metrics on all of the site's held-out data."""
+    with _reproducible(visit.seed, visit.site.threads):
+        model = _model_with(task, params)
+        values: dict[str, Value] = {}
+        counts: dict[Split, int] = {}
+        for split in task.splits:
+            part = task.part(visit.site, split)
+            values |= _scores(task, model, part, np.arange(len(part)), split, visit.is_cancelled)
+            counts[split] = len(part)
+        return Metrics(values=values, num_examples=counts)
+
+
+class _Steps:
+    """The steps of one visit: model, optimiser, and where the proximal term pulls to."""
+
+    def __init__(self, task: TorchTask, model: nn.Module, visit: Visit) -> None:
+        self._task = task
+        self._model = model
+        self._optimizer = task.optimizer(model)
+        self._is_cancelled = visit.is_cancelled
+        self._mu = float(task.config.proximal_mu)
+        trained = [param for param in model.parameters() if param.requires_grad]
+        self._received = [(param, param.detach().clone()) for param in trained] if self._mu else []
+
+    def epoch(self, part: Part, order: Indices) -> float:
+        """One pass in this order. Returns the mean loss, as it was before each step."""
+        self._model.train()
+        total = 0.0
+        for positions in batches(order, self._task.config.batch_size):
+            if self._is_cancelled():
+                raise Cancelled
+            total += self._step(*part.batch(positions)) * len(positions)
+        return total / len(order)
+
+    def _step(self, *batch: Tensor) -> float:
+        *inputs, targets = batch
+        self._optimizer.zero_grad()
+        loss = self._task.loss(self._model(*inputs), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for param, received in self._received:
+            if param.grad is not None:          # the gradient of mu/2 * |w - w_received|^2: FedProx, arXiv:1812.06127
+                param.grad.add_(param.detach() - received, alpha=self._mu)
+        self._optimizer.step()
+        return float(loss)
+
+
+def _local_scores(task: TorchTask, model: nn.Module, visit: Visit) -> dict[str, float]:
+    """What the model achieves, while it trains, on some of the test examples: the same ones all through a run."""
+    part = task.part(visit.site, "test")
+    rows = numpy_rng(derive_seed(visit.client_seed, "local test")).permutation(len(part))[:NUM_LOCAL_TEST]
+    values = _scores(task, model, part, np.sort(rows), "test", visit.is_cancelled)
+    measures = [measure for measure in task.measures if measure.split == "test"]
+    pooled = pool(measures, {visit.site.client: Metrics(values=values, num_examples={"test": len(rows)})})
+    return {metric.name: metric.value for metric in pooled if isinstance(metric.value, float)}
+
+
+def _scores(
+    task: TorchTask, model: nn.Module, part: Part, order: Indices, split: Split, is_cancelled: Callable[[], bool]
+) -> dict[str, Value]:
+    """The declared metrics of a split over `order`, added up batch by batch."""
+    tally = _Tally()
+    model.eval()
+    with torch.no_grad():       # not inference_mode: what a model caches in it could not be trained with afterwards
+        for positions in batches(order, task.evaluation_batch_size):
+            if is_cancelled():
+                raise Cancelled
+            *inputs, targets = part.batch(positions)
+            tally.add(_batch_metrics(task, model(*inputs), targets), len(positions))
+    return _declared(task, split, tally.values())
+
+
+def _batch_metrics(task: TorchTask, outputs: Any, targets: Tensor) -> dict[str, object]:
+    found: dict[str, object] = dict(task.metrics(outputs, targets))
+    if "loss" not in found and _sources(task) & {"loss", f"{VAL_PREFIX}loss"}:
+        found["loss"] = task.loss(outputs, targets)
+    return found
+
+
+class _Tally:
+    """Metric values of batches, added up: sums and histograms as they are, numbers as a mean by examples."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, Any] = {}
+        self._num_examples = 0
+
+    def add(self, found: Mapping[str, object], num_examples: int) -> None:
+        if self._num_examples and found.keys() != self._totals.keys():
+            odd = ", ".join(sorted(found.keys() ^ self._totals.keys()))
+            raise TaskFailed(f"metrics() returns {odd} for some batches only", fix="return the same names every time")
+        self._num_examples += num_examples
+        for name, value in found.items():
+            before = self._totals.get(name)
+            now = _value(name, value)
+            now = now * num_examples if isinstance(now, float) else now
+            self._totals[name] = now if before is None else _added(name, before, now)
+
+    def values(self) -> dict[str, Value]:
+        return {n: v / self._num_examples if isinstance(v, float) else v for n, v in self._totals.items()}
+
+
+def _value(name: str, found: object) -> Value:
+    if isinstance(found, Sum | Histogram):
+        return found
+    if isinstance(found, int | float | np.number) or (isinstance(found, Tensor) and found.numel() == 1):
+        return float(found)
+    raise TaskFailed(
+        f"metrics() returns a {type(found).__name__} as {name!r}", fix="return a number, a Sum or a Histogram"
+    )
+
+
+def _added(name: str, before: Value, now: Value) -> Value:
+    if isinstance(before, float) and isinstance(now, float):
+        return before + now
+    if isinstance(before, Sum) and isinstance(now, Sum) and before.values.shape == now.values.shape:
+        return Sum(before.values + now.values)
+    if isinstance(before, Histogram) and isinstance(now, Histogram) and before.counts.shape == now.counts.shape:
+        return Histogram(before.counts + now.counts)
+    raise TaskFailed(f"metric {name!r} changes its kind or its shape between batches", fix="return equal ones")
+
+
+def _sources(task: TorchTask, split: Split | None = None) -> set[str]:
+    """Names of the values that the declared metrics of a split (None: of all) are made of."""
+    return {measure.of or measure.name for measure in task.measures if split in (None, measure.split)}
+
+
+def _declared(task: TorchTask, split: Split, found: Mapping[str, Value]) -> dict[str, Value]:
+    """Of what was found on a split, what is declared for it. Raises TaskFailed where the two do not fit."""
+    owner, all_sources = type(task).__name__, _sources(task)
+    for name in sorted(found):
+        if not {name, VAL_PREFIX + name} & all_sources:
+            raise TaskFailed(
+                f"metrics() of {owner} returns {name!r}, which its `measures` do not declare",
+                fix=f"add Metric(name={name!r}) to `measures`, or do not return it",
+            )
+    prefix = VAL_PREFIX if split == "val" else ""
+    named = {prefix + name: value for name, value in found.items()}
+    for name in sorted(_sources(task, split) - named.keys()):
+        raise TaskFailed(
+            f"`measures` of {owner} declare {name!r} on the split {split!r}, and metrics() does not return "
+            f"{name.removeprefix(prefix)!r}",
+            fix="return it, or take it out of `measures`",
+        )
+    return {name: named[name] for name in sorted(_sources(task, split))}
+
+
+# --- params and models ---------------------------------------------------------------------------------
+
+
+def params_of(model: nn.Module) -> Params:
+    """The model's state as arrays that share its memory. Raises TaskFailed on what no array can hold."""
+    return Params({name: _array(name, tensor) for name, tensor in model.state_dict().items()})
+
+
+def _array(name: str, tensor: object) -> np.ndarray[Any, Any]:
+    if not isinstance(tensor, Tensor):
+        raise TaskFailed(
+            f"the model's state {name!r} is a {type(tensor).__name__}, not a tensor", fix="keep it out of state_dict()"
+        )
+    if tensor.dtype not in _NUMPY_DTYPES:
+        raise TaskFailed(
+            f"the model's tensor {name!r} is {tensor.dtype}, which params cannot hold",
+            fix="keep the model in float32 (model.float()); compute in other types inside forward()",
+        )
+    return tensor.detach().contiguous().numpy(force=True)
+
+
+def _model_with(task: TorchTask, params: Params) -> nn.Module:
+    """A new model that holds a copy of `params`. Raises ParamsMismatch where they are another model's."""
+    model = _build(task, BUILD_SEED)
+    require_match(params, params_of(model).manifest)
+    # Copies: the arrays may be read-only views of a memory-mapped file.
+    model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in params.items()})
+    return model
+
+
+def _build(task: TorchTask, seed: int) -> nn.Module:
+    with _generators(seed):
+        return task.model()
+
+
+# --- the same bits every time --------------------------------------------------------------------------
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """For code whose result is kept from visit to visit: what it draws depends on no visit, and shifts none."""
+    with _generators(BUILD_SEED):
+        yield
+
+
+@contextmanager
+def _generators(seed: int) -> Iterator[None]:
+    """Inside, every global generator starts from `seed`; after, it goes on as if nothing had been drawn."""
+    with global_generators(seed), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _reproducible(seed: int, threads: int) -> Iterator[None]:
+    """Inside, torch computes the same bits every time; after, it is as the caller had it."""
+    had_threads, was_deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    was_warning = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.set_num_threads(threads or _num_cores())
+    torch.use_deterministic_algorithms(True)
+    try:
+        with _generators(seed):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(was_deterministic, warn_only=was_warning)
+        torch.set_num_threads(had_threads)
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

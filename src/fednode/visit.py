@@ -1,0 +1,144 @@
+"""One client's visit: make the initial params, or evaluate what came and train, or only evaluate.
+
+The same function runs in a client node's child process and in a simulation, so both give the same bits.
+A task is a stranger's code: whatever it does comes back as an Outcome, never as an exception.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from importlib import metadata
+from pathlib import Path
+from typing import Protocol
+
+from threadpoolctl import threadpool_limits
+
+from fednode.core.json import JsonObject
+from fednode.core.metrics import Metrics, require_poolable
+from fednode.core.params import Params, require_finite, require_match
+from fednode.core.records import Failure, Outcome, Round, Run, Update
+from fednode.core.seeds import client_seed, init_seed, visit_seed
+from fednode.core.status import FailureCode, RoundKind
+from fednode.errors import FednodeError, TaskFailed
+from fednode.tasks.base import Cancelled, Site, Task, Visit
+
+PACKAGES_THAT_COUNT = ("fednode", "numpy", "torch")      # their versions are part of "the same bits"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What a client is asked to do. Transport (leases, URLs) is not part of it."""
+
+    run_id: str
+    number: int
+    attempt: int
+    client: str
+    kind: RoundKind
+    task: str
+    fingerprint: str
+    config: JsonObject
+    run_seed: int
+    base_model: str                 # sha256; "" for init
+
+
+def order_of(run: Run, round_: Round, client: str) -> Order:
+    """The order of one of the round's cohort."""
+    return Order(
+        run_id=run.id, number=round_.number, attempt=round_.attempt, client=client, kind=round_.kind,
+        task=run.config.task, fingerprint=run.config.fingerprint, config=round_.config,
+        run_seed=run.config.seed, base_model=round_.base_model,
+    )
+
+
+class Observer(Protocol):
+    """Who is told of a visit while it is under way."""
+
+    def evaluated(self, metrics: Metrics) -> None: ...
+
+    def progressed(self, epoch: int, metrics: Mapping[str, float]) -> None: ...
+
+    def is_cancelled(self) -> bool: ...
+
+
+class Silent:
+    """An observer that nobody needs."""
+
+    def evaluated(self, metrics: Metrics) -> None: ...
+
+    def progressed(self, epoch: int, metrics: Mapping[str, float]) -> None: ...
+
+    def is_cancelled(self) -> bool:
+        return False
+
+
+def run_visit(
+    task: Task, site: Site, order: Order, params: Params | None, observer: Observer, state_dir: Path | None = None
+) -> Outcome:
+    """Execute `order`. `params` is what the order's `base_model` names (None for init)."""
+    visit = Visit(
+        site=site, config=task.config, round=order.number, state_dir=state_dir,
+        seed=visit_seed(order.run_seed, order.number, order.client),
+        client_seed=client_seed(order.run_seed, order.client),
+        report=observer.progressed, is_cancelled=observer.is_cancelled,
+    )
+    with threadpool_limits(site.threads or None):
+        return _guarded(task, order, params, visit, observer)
+
+
+def _guarded(task: Task, order: Order, params: Params | None, visit: Visit, observer: Observer) -> Outcome:
+    seen: list[Metrics] = []
+    fails = partial(_failed, order.client, seen)
+    try:
+        if params is None:
+            return Outcome(client=order.client, update=_initial(task, order, visit))
+        metrics = task.evaluate(params, visit)
+        require_poolable(task.measures, metrics)
+        seen.append(metrics)
+        observer.evaluated(seen[0])
+        update = _trained(task, params, visit) if order.kind is RoundKind.TRAIN else None
+        return Outcome(client=order.client, update=update, evaluation=seen[0])
+    except Cancelled:
+        return fails(FailureCode.WITHDRAWN, "taken back while it was training")
+    except FednodeError as error:
+        return fails(FailureCode.TASK_ERROR, f"{error.message}; {error.fix}", traceback.format_exc())
+    except Exception as error:      # a stranger's code: whatever it does, the client node must outlive it
+        return fails(FailureCode.TASK_ERROR, f"{type(error).__name__}: {error}", traceback.format_exc())
+
+
+def _failed(client: str, seen: list[Metrics], code: FailureCode, reason: str, trace: str = "") -> Outcome:
+    failure = Failure(client=client, code=code, reason=reason, traceback=trace)
+    return Outcome(client=client, failure=failure, evaluation=seen[0] if seen else None)
+
+
+def _initial(task: Task, order: Order, visit: Visit) -> Update:
+    params = task.initial_params(init_seed(order.run_seed))
+    require_finite(params)
+    return Update(client=order.client, params=params, num_examples=0, environment=environment(visit.site.threads))
+
+
+def _trained(task: Task, params: Params, visit: Visit) -> Update:
+    update = task.train(params, visit)
+    require_match(update.params, params.manifest)
+    require_finite(update.params)
+    if update.num_examples < 1:
+        raise TaskFailed(
+            f"the task trained on {update.num_examples} examples", fix="check this site's data, or its partition"
+        )
+    return replace(update, client=visit.site.client, environment=environment(visit.site.threads))
+
+
+def environment(threads: int) -> JsonObject:
+    """What the promise "the same bits" depends on."""
+    versions = {name: _version(name) for name in PACKAGES_THAT_COUNT if name in sys.modules}
+    return {"python": platform.python_version(), "machine": platform.machine(), "threads": threads, **versions}
+
+
+@cache
+def _version(package: str) -> str:
+    """Read once: parsing a package's metadata takes longer than a small visit."""
+    return metadata.version(package)

@@ -1,0 +1,1 @@
+"""What travels: bodies, the params file, and the one HTTP client."""

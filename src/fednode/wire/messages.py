@@ -1,0 +1,199 @@
+"""The bodies of the wire: what the central node and its client nodes, and the CLI, say to each other.
+
+Requests refuse unknown fields; answers are read leniently, so that a newer central node may say more.
+`docs/explanation/protocol.md` tells the story; the OpenAPI at /openapi.json lists every path.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fednode.core.ids import NAME_PATTERN
+from fednode.core.status import FailureCode, RoundKind
+
+PROTOCOL = 1
+PROTOCOL_HEADER = "Fednode-Protocol"
+OFFSET_HEADER = "Upload-Offset"
+MEDIA_TYPE = "application/vnd.safetensors"
+
+Name = Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
+Hex32 = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+JsonDict = dict[str, Any]
+
+
+class Request(BaseModel):
+    """A body that somebody sends: closed, finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Answer(BaseModel):
+    """A body that somebody gets: open to additions."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class ErrorBody(Answer):
+    """Every error of the API."""
+
+    code: str
+    message: str
+    fix: str
+
+
+# --- a client node registers and says what it has -------------------------------------------------
+
+
+class Registration(Request):
+    """POST /api/v1/clients, with a join token as bearer. Repeating it with the same key is harmless."""
+
+    name: Name
+    public_key: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]     # Ed25519, raw, hex
+    proof: Annotated[str, Field(pattern="^[0-9a-f]{128}$")]         # signature over `registration_text(name)`
+
+
+def registration_text(name: str) -> bytes:
+    """What a registration's `proof` signs: that whoever asks for the name has the key."""
+    return f"fednode registration of {name}".encode()
+
+
+class Registered(Answer):
+    """Its answer: the secret is the client's bearer from now on, and is shown this once."""
+
+    client_id: str
+    name: str
+    secret: str
+
+
+class OfferBody(Request):
+    """What a client says of a task: `core.records.Offer` as JSON."""
+
+    task: Annotated[str, Field(min_length=1, max_length=100)]
+    fingerprint: Annotated[str, Field(min_length=1, max_length=200)]
+    schema_: JsonDict = Field(alias="schema")
+    metrics: list[JsonDict]
+    supports: list[str] = []
+    default_rounds: Annotated[int, Field(ge=1)] = 5
+    summary: JsonDict = {}
+
+
+class Presence(Request):
+    """PUT /api/v1/clients/me: sent at every start of the client node."""
+
+    offers: list[OfferBody]
+    versions: dict[str, str] = {}
+
+
+# --- work -------------------------------------------------------------------------------------------
+
+
+class AssignmentBody(Answer):
+    """One client's work: `visit.Order`, and what the transport needs."""
+
+    id: str                         # "<run id>.<round>.<attempt>", unique for the client that asks
+    run_id: str
+    run_number: int
+    number: int                     # the round
+    attempt: int
+    kind: RoundKind
+    rounds: int                     # of the whole run
+    task: str
+    fingerprint: str
+    config: JsonDict
+    run_seed: int
+    base_model: str                 # sha256; GET /api/v1/models/<sha256>/params
+    base_model_bytes: int
+
+
+class Work(Answer):
+    """GET /api/v1/clients/me/work?wait=SECONDS&holding=ID. `holding` renews the lease of what is being done."""
+
+    assignment: AssignmentBody | None = None
+    withdrawn: bool = False         # what the client holds is no longer wanted: cancel it
+
+
+class EpochBody(Request):
+    epoch: Annotated[int, Field(ge=1)]
+    values: dict[str, float]
+
+
+class Progress(Request):
+    """POST /api/v1/assignments/{id}/metrics: idempotent by (assignment, phase, epoch).
+
+    `evaluation` (`core.metrics.Metrics` as JSON) is durable before the answer; for an assignment of kind
+    `evaluate` it is the report itself. `local` scores may be lost in a crash.
+    """
+
+    evaluation: JsonDict | None = None
+    local: list[EpochBody] = []
+
+
+class FailureBody(Request):
+    """POST /api/v1/assignments/{id}/failure."""
+
+    code: Literal[FailureCode.TASK_ERROR, FailureCode.WITHDRAWN, FailureCode.REFUSED]
+    reason: Annotated[str, Field(max_length=2_000)]
+    traceback: Annotated[str, Field(max_length=20_000)] = ""
+
+
+class Announcement(Request):
+    """POST /api/v1/assignments/{id}/update: what will come. Refused here if it will not be taken."""
+
+    num_bytes: Annotated[int, Field(ge=1)]
+    digest: Hex32                   # xxh3-128 of the body
+    num_examples: Annotated[int, Field(ge=0, le=2**53)]
+    environment: JsonDict = {}
+
+
+class UploadTicket(Answer):
+    """Its answer: PUT the body from `offset` on to `url`, with `?offset=`; HEAD tells the offset again."""
+
+    url: str
+    offset: int
+    is_complete: bool = False       # it was reported before, by the same bytes
+
+
+# --- people: the CLI and the pages ------------------------------------------------------------------
+
+
+class RunRequest(Request):
+    """POST /api/v1/runs. What is left out comes from the task's offer and the strategy's defaults."""
+
+    task: Annotated[str, Field(min_length=1, max_length=100)]
+    rounds: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    task_config: JsonDict = {}
+    strategy: str = "fedavg"
+    strategy_config: JsonDict = {}
+    min_updates: Annotated[int, Field(ge=1)] | None = None
+    cohort_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    deadline_s: Annotated[float, Field(gt=0)] = 600.0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    clients: list[Name] = []
+    start_from: str = "fresh"       # fresh | latest | a model's id
+
+
+class PauseRequest(Request):
+    """POST /api/v1/runs/{ref}/pause."""
+
+    now: bool = False               # take back what is unreported, instead of letting the open round end
+
+
+class RunSummary(Answer):
+    """A run as the last line of `fednode run --follow --json`, and in every list."""
+
+    run_id: str
+    number: int
+    task: str
+    strategy: str
+    status: str
+    reason: str
+    rounds: int                     # committed train rounds
+    rounds_planned: int
+    metrics: dict[str, float]       # of the last committed model
+    model_sha256: str | None
+    seconds: float                  # since the run was started, until it ended
+    config: JsonDict
+    clients: list[str]              # the roster

@@ -1,0 +1,97 @@
+"""The two promises: simulated equals served, and killed and resumed equals never killed. Bit for bit.
+
+Real processes, real HTTP, `kill -9`. Both a task in plain numpy and one in PyTorch. What is compared is the
+sha256 of the final model, the metrics, and the journal of decisions.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from typing import Any
+
+import pytest
+
+import fednode
+
+CLIENTS = ("a-clinic", "b-hospital", "c-practice")
+PARTITION_SEED = 3
+TASKS = {
+    "mnist_3v7": {"epochs": 3, "images_per_client": 0},
+    "mnist": {"model": "linear", "epochs": 1, "batch_size": 64},
+}
+
+
+def simulated(task: str, rounds: int, **more: Any) -> fednode.Simulation:
+    return fednode.simulate(
+        task, clients=CLIENTS, rounds=rounds, task_config=TASKS[task], offline_sample=True, split="dirichlet:0.5",
+        partition_seed=PARTITION_SEED, seed=11, **more,
+    )
+
+
+def start_clients(federation, task: str) -> None:
+    for number, name in enumerate(CLIENTS, 1):
+        federation.start_client(
+            name, "--task", task, "--offline-sample", "--partition", f"{number}/{len(CLIENTS)}",
+            "--split", "dirichlet:0.5", "--partition-seed", str(PARTITION_SEED),
+        )
+    federation.wait_for_clients(*CLIENTS)
+
+
+def run_args(task: str, rounds: int) -> list[str]:
+    sets = [f"--set=task.{name}={value}" for name, value in TASKS[task].items()]
+    return [task, "--rounds", str(rounds), "--seed", "11", *sets]
+
+
+def journal_hash(federation, run_id: str) -> str:
+    return federation.get(f"runs/{run_id}/journal")[-1]["hash"]
+
+
+def assert_same(federation, summary: dict[str, Any], calm: fednode.Simulation) -> None:
+    assert summary["status"] == "completed", summary
+    assert summary["model_sha256"] == calm.model_sha256
+    assert summary["metrics"] == calm.metrics
+    assert journal_hash(federation, summary["run_id"]) == calm.journal[-1].hash
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_served_run_ends_with_the_bits_of_a_simulated_one(federation, task: str) -> None:
+    federation.start_central()
+    start_clients(federation, task)
+    done = federation.cli("run", *run_args(task, rounds=3), "--follow", "--json")
+    assert done.returncode == 0, done.stderr
+    assert_same(federation, json.loads(done.stdout.splitlines()[-1]), simulated(task, rounds=3))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_whose_central_node_is_killed_again_and_again_ends_as_if_nothing_had_happened(federation, task) -> None:
+    num_kills, rounds, chance = 20, 24, random.Random(5)
+    federation.start_central()
+    start_clients(federation, task)
+    run_id = federation.run_in_background(*run_args(task, rounds))
+    kills_at: list[int] = []
+    while len(kills_at) < num_kills:
+        time.sleep(chance.uniform(0.0, 0.35))
+        summary = federation.get(f"runs/{run_id}")
+        assert summary["status"] == "running", f"the run ended after {len(kills_at)} kills: give it more work"
+        kills_at.append(summary["rounds"])
+        federation.kill("central")
+        federation.restart_central()
+    assert_same(federation, federation.end_of(run_id), simulated(task, rounds))
+    assert len(set(kills_at)) > 3, "the kills were to be spread over the rounds"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_whose_clients_are_killed_and_come_back_ends_as_if_nothing_had_happened(federation, task: str) -> None:
+    rounds, chance = 12, random.Random(6)
+    federation.start_central()
+    start_clients(federation, task)
+    run_id = federation.run_in_background(*run_args(task, rounds))
+    for number in range(6):
+        name = CLIENTS[number % len(CLIENTS)]
+        time.sleep(chance.uniform(0.0, 0.5))
+        assert federation.get(f"runs/{run_id}")["status"] == "running", "give the run more work"
+        federation.kill(name)
+        federation.start(name)
+    assert_same(federation, federation.end_of(run_id), simulated(task, rounds))
