@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+
+from federation_scene import Federation
 
 settings.register_profile("fednode", deadline=None, derandomize=True, database=None)
 settings.load_profile("fednode")
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Iterator[Federation]:
+    """Real processes on loopback; whatever still runs at the end of the test is ended."""
+    fed = Federation(tmp_path)
+    yield fed
+    fed.stop_all()

@@ -137,6 +137,12 @@ async def _finished(task: asyncio.Task[None]) -> None:
     await asyncio.wait({task})
 
 
+def is_child() -> bool:
+    """Whether this process is such a child."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return spec is not None and spec.name == CHILD_MODULE
+
+
 def cause(returncode: int | None) -> str:
     """Why a process ended, in words."""
     if returncode is None:

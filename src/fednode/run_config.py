@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
 from referencing import Registry
+from referencing.exceptions import Unresolvable
 
 from fednode.core.json import Json, JsonObject, canonical_json
 from fednode.core.records import Offer, RunConfig
@@ -56,9 +58,7 @@ def complete_task_config(values: JsonObject, offer: Offer) -> JsonObject:
     given = {name: _as_declared(value, fields[name]) for name, value in _finite("task", values).items()}
     defaults = {name: field["default"] for name, field in fields.items() if "default" in field}
     complete = defaults | given
-    validator = Draft202012Validator(cast(dict[str, Any], offer.schema), registry=Registry())   # fetches no $ref
-    errors = sorted(validator.iter_errors(complete), key=lambda error: [str(part) for part in error.absolute_path])
-    if errors:
+    if errors := _errors(complete, offer):
         raise _bad_field(errors[0])
     return {name: complete[name] for name in sorted(complete)}
 
@@ -100,6 +100,18 @@ def _min_updates(request: RunRequest, roster_size: int) -> int:
             fix=f"name more clients, or lower min_updates to {num_fixed}",
         )
     return request.min_updates
+
+
+def _errors(values: JsonObject, offer: Offer) -> list[ValidationError]:
+    """What the schema says against `values`, by field. A stranger wrote the schema: nothing is fetched for it."""
+    validator = Draft202012Validator(cast(dict[str, Any], offer.schema), registry=Registry())
+    try:
+        found = list(validator.iter_errors(cast(dict[str, Any], values)))
+    except (Unresolvable, RecursionError, re.error) as error:
+        raise BadConfig(
+            f"the schema that task {offer.task!r} offers cannot be used: {error}", fix="mend the task's Config"
+        ) from None
+    return sorted(found, key=lambda error: [str(part) for part in error.absolute_path])
 
 
 def _fields(schema: JsonObject) -> Mapping[str, Mapping[str, Json]]:

@@ -185,16 +185,23 @@ async def central(state_dir: Path, **changes: Any) -> AsyncIterator[Central]:
     stop = asyncio.Event()
     task = asyncio.create_task(serve(settings, ready.set_result, stop=stop))
     try:
-        await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            task.result()
-        serving = ready.result()
+        serving = await _either(ready, task)
         url = f"http://127.0.0.1:{serving.port}"
         async with httpx2.AsyncClient(base_url=url, timeout=TIMEOUT_S + 10, trust_env=False) as http:
             yield Central(serving, http)
     finally:
         stop.set()
-        await task
+        await asyncio.wait([task])
+    await task
+
+
+async def _either(ready: asyncio.Future[Serving], task: asyncio.Task[None]) -> Serving:
+    """What it tells when it answers; raises what kept it from that."""
+    waiting: set[asyncio.Future[Any]] = {ready, task}
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    if not ready.done():
+        task.result()
+    return ready.result()
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import typer
+
 from fednode.cli.options import duration_s, parse_sets, split_names
 from fednode.cli.output import seconds_text, size_text
 from fednode.cli.request import run_request
@@ -71,5 +72,6 @@ def test_no_task_is_said() -> None:
 
 
 def test_sizes_and_times_read_well() -> None:
-    assert [size_text(999), size_text(1500), size_text(2_500_000), size_text(3e9)] == ["999 B", "1.5 kB", "2.5 MB", "3.0 GB"]
+    sizes = {999: "999 B", 1500: "1.5 kB", 2_500_000: "2.5 MB", 3e9: "3.0 GB"}
+    assert {size: size_text(size) for size in sizes} == sizes
     assert [seconds_text(1.24), seconds_text(75.2), seconds_text(3725)] == ["1.2 s", "1m 15s", "1h 02m"]

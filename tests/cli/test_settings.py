@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from fednode.errors import BadConfig
 from fednode.settings import load_settings, note_path, read_note
 

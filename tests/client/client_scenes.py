@@ -9,8 +9,10 @@ from pathlib import Path
 
 from fednode.client.talk import ClientSettings, TrainingConfig
 from fednode.core.records import Offer
+from fednode.tasks.registry import load_task
 
 TASK = f"{Path(__file__).with_name('small_task.py')}:Small"
+FINGERPRINT = load_task(TASK).fingerprint
 
 
 @dataclass

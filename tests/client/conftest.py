@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from client_scenes import TASK, Node
+from client_scenes import FINGERPRINT, TASK, Node
 from scripted_central import JOIN_TOKEN, ScriptedCentral
 
 from fednode.client.daemon import run_client
@@ -69,7 +69,7 @@ def order(central: ScriptedCentral, start_params: Params) -> Callable[..., str]:
     def give(number: int = 1, kind: str = "train", **fields: object) -> str:
         config = {"epochs": 2, "batch_size": 32, "learning_rate": 0.1, "proximal_mu": 0.0, "behaviour": ""}
         filled = {
-            "fingerprint": "small@1", "base_model": base, "base_model_bytes": len(central.models[base]), **fields,
+            "fingerprint": FINGERPRINT, "base_model": base, "base_model_bytes": len(central.models[base]), **fields,
             "config": config | fields.get("config", {}),
         }
         return central.give(number, kind, **filled)

@@ -19,14 +19,13 @@ NUM_EXAMPLES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Config(TrainConfig):
-    behaviour: str = ""             # hold: train until cancelled; raise: fail in training
+    behaviour: str = ""             # see `Small._behave`
 
 
 class Small(Task):
     """Adds 1 to its params."""
 
     name = "small"
-    version = 1
     Config = Config
     measures = (Metric(name="accuracy"),)
 
@@ -35,15 +34,23 @@ class Small(Task):
 
     def train(self, params: Params, visit: Visit) -> Update:
         _write_down(visit, "train")
-        if self.config.behaviour == "raise":
-            raise RuntimeError("this site's disk is on fire")
         for epoch in range(1, self.config.epochs + 1):
             visit.report(epoch, {"accuracy": 0.25 * epoch, "loss": float("nan")})
-        while self.config.behaviour == "hold":
-            if visit.is_cancelled():
-                raise Cancelled
-            time.sleep(0.01)
+        self._behave(visit)
         return Update(client=visit.site.client, params=params + 1, num_examples=NUM_EXAMPLES)
+
+    def _behave(self, visit: Visit) -> None:
+        """raise: fail. hold: go on until cancelled; hold once: the first time only. slow: give others time to act."""
+        is_first = (visit.site.data / "visits.log").read_text().count("train") == 1
+        match self.config.behaviour:
+            case "raise":
+                raise RuntimeError("this site's disk is on fire")
+            case "slow":
+                time.sleep(0.5)
+            case "hold" | "hold once" as behaviour if behaviour == "hold" or is_first:
+                while not visit.is_cancelled():
+                    time.sleep(0.01)
+                raise Cancelled
 
     def evaluate(self, params: Params, visit: Visit) -> Metrics:
         _write_down(visit, "evaluate")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from client_scenes import TASK
+from client_scenes import FINGERPRINT, TASK
 from scripted_central import error
 
 from fednode.client.daemon import run_client
@@ -24,7 +24,8 @@ async def test_it_registers_once_and_says_what_it_offers(central, node):
         await central.until(ENDED)
     assert client.heard.lines == ["offered ['small'] refused []", "registering", "registered"]
     body = central.calls("PUT /clients/me")[0].json
-    assert [(o["task"], o["fingerprint"], o["summary"]) for o in body["offers"]] == [("small", "small@1", {"train": 4})]
+    offered = [(offer["task"], offer["fingerprint"], offer["summary"]) for offer in body["offers"]]
+    assert offered == [("small", FINGERPRINT, {"train": 4})]
     assert {"fednode", "numpy"} <= body["versions"].keys()
     assert central.calls("POST /me/leave")[0].token in central.secrets
 
@@ -73,7 +74,7 @@ async def test_it_registers_again_where_the_central_node_has_lost_its_state(cent
     async with node() as client:
         await central.until(ENDED)
         central.secrets.clear()
-        central.give(0, "init", fingerprint="small@1", config={})   # wakes the poll
+        central.give(0, "init", fingerprint=FINGERPRINT, config={})   # wakes the poll
         await client.until("registered", 2)
         await central.until("PUT /clients/me", 2)
         await client.until("sent")
@@ -190,7 +191,7 @@ async def test_what_is_taken_back_is_cancelled_and_the_next_is_done(central, nod
     ("fields", "code", "told"),
     [
         ({"task": "other"}, "refused", "'other' is not offered at this site"),
-        ({"fingerprint": "small@2"}, "refused", "'small@2'"),
+        ({"fingerprint": "small#0123"}, "refused", "'small#0123'"),
         ({"config": {"epochs": 0}}, "refused", "epochs"),
         ({"config": {"behaviour": "raise"}}, "task_error", "this site's disk is on fire"),
     ],
@@ -285,20 +286,51 @@ async def test_a_finished_update_is_sent_by_the_next_process_and_not_trained_aga
 @pytest.mark.parametrize("code", ["round_closed", "withdrawn", "already_reported", "not_found"])
 async def test_an_update_that_is_not_wanted_any_more_is_dropped(central, node, order, code):
     assignment = order()
-    central.answers["POST /update"] = error(503, "cannot_connect")
-    async with node():
-        await central.until("POST /update")
-
     central.answers["POST /update"] = error(404 if code == "not_found" else 409, code)
-    central.reported.add(assignment)
     async with node() as client:
+        await central.until("POST /update")
+        central.reported.add(assignment)
         await client.until(f"dropped told: {code}")
-        order(2)
         central.answers.clear()
+        order(2)
         await client.until("sent")
     assert client.outbox == []
     assert client.visits == ["evaluate 1", "train 1", "evaluate 2", "train 2"]
     assert central.calls("POST /failure") == []
+
+
+async def test_a_finished_update_of_the_last_process_may_be_too_late(central, node, order):
+    assignment = order()
+    central.answers["POST /update"] = error(503, "cannot_connect")
+    async with node():
+        await central.until("POST /update")
+    central.answers["POST /metrics"] = error(409, "round_closed")
+    central.reported.add(assignment)
+    async with node() as client:
+        await client.until("dropped told: round_closed")
+        await central.until(ENDED, 2)
+    assert client.outbox == []
+    assert len(client.visits) == 2
+
+
+async def test_an_update_that_was_damaged_on_the_way_is_sent_once_more(central, node, order):
+    central.answers["PUT /uploads/run_1.1.1"] = error(422, "bad_params_file")
+    order()
+    async with node() as client:
+        await central.until("PUT /uploads/run_1.1.1")
+        central.answers.clear()
+        await client.until("sent")
+    assert central.calls("POST /failure") == []
+
+
+async def test_two_sides_that_are_out_of_step_begin_the_upload_again(central, node, order):
+    assignment = order()
+    central.answers[f"PUT /uploads/{assignment}"] = error(409, "conflict")
+    async with node() as client:
+        await central.until("POST /update", 2)
+        central.answers.clear()
+        await client.until("sent")
+    assert client.visits == ["evaluate 1", "train 1"]
 
 
 async def test_training_ends_where_the_evaluation_comes_too_late(central, node, order):

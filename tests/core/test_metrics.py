@@ -37,6 +37,7 @@ SCORES = (
     Metric(name="roc", of="scores", combine="roc"),
     Metric(name="cut", of="scores", combine="threshold"),
     Metric(name="sensitivity_at_cut", of="scores", combine="sensitivity", at="cut"),
+    Metric(name="specificity_at_cut", of="scores", combine="specificity", at="cut"),
 )
 
 
@@ -121,7 +122,7 @@ def test_a_histogram_by_hand():
     assert values["roc"] == [[0, 0], [0, 1 / 3], [1 / 3, 2 / 3], [2 / 3, 1], [1, 1]]
     assert values["auc"] == pytest.approx(7 / 9)
     assert values["cut"] == 0.25                # 2 of 3 positives are less than 0.9 of them
-    assert values["sensitivity_at_cut"] == 1.0
+    assert (values["sensitivity_at_cut"], values["specificity_at_cut"]) == (1.0, 1 / 3)
 
 
 @given(examples)
@@ -175,6 +176,7 @@ def test_a_score_of_exactly_one_and_exactly_the_cut_are_positive():
 
 
 def test_without_positives_what_needs_them_has_no_value():
+    """Nor has what is cut at a threshold that has none: no other cut takes its place."""
     values = values_of(SCORES, {"a": scores_of([(0.2, 0), (0.7, 0)])})
     assert values == {"accuracy": 0.5, "balanced_accuracy": 0.5, "specificity": 0.5}
 
@@ -260,7 +262,7 @@ def test_a_declaration_that_means_nothing_is_refused(fields):
 def test_a_metric_is_cut_at_a_threshold_that_is_declared():
     check_metrics(SCORES)
     with pytest.raises(BadConfig, match="'sensitivity_at_cut' is cut at 'cut'"):
-        check_metrics(SCORES[7:])
+        check_metrics(SCORES[7:8])
     with pytest.raises(BadConfig, match="is no threshold metric"):
         check_metrics([Metric(name="cut"), SCORES[7]])
     with pytest.raises(BadConfig, match="'auc' is declared twice"):

@@ -19,7 +19,8 @@ CLIENTS = ("a", "b", "c")
 
 
 def say(*words: object) -> None:
-    print(*words, flush=True)
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
 
 
 async def play_round(store: AnyStore, run: Run, position: Position) -> None:

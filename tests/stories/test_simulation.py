@@ -19,6 +19,7 @@ from fednode.core.params import Params
 from fednode.core.records import Update
 from fednode.errors import BadConfig, DataError, NotFound, UsageError
 from fednode.tasks.base import Task, Visit
+from fednode.tasks.registry import load_task
 
 TINY = f"{Path(__file__).with_name('tiny_task.py')}:Tiny"
 MNIST_3V7 = {"task": "mnist_3v7", "offline_sample": True, "task_config": {"epochs": 2}}
@@ -155,16 +156,28 @@ async def test_workers_work_where_an_event_loop_is_running_already() -> None:
     assert tiny(workers=2).status == "completed"
 
 
-def test_a_class_can_be_given_and_stays_in_this_process() -> None:
-    spec = importlib.util.spec_from_file_location("tiny_task_of_a_notebook", TINY.removesuffix(":Tiny"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    given = tiny(task=module.Tiny)
-    assert given.model_sha256 == tiny().model_sha256
-    with pytest.raises(UsageError, match="cannot be handed to 2 worker processes"):
-        tiny(task=module.Tiny, workers=2)
+def test_a_class_can_be_given_where_it_lies_in_a_file_to_workers_too() -> None:
+    given = load_task(TINY).kind
+    assert_same(tiny(task=given), tiny())
+    assert_same(tiny(task=given, workers=2), tiny())
+
+
+def test_a_class_that_only_this_process_knows_stays_in_it() -> None:
+    class Own(load_task(TINY).kind):        # type: ignore[misc]
+        pass
+
+    assert tiny(task=Own).status == "completed"
+    with pytest.raises(UsageError, match="Own of test_simulation cannot be handed to worker processes"):
+        tiny(task=Own, workers=2)
+
+
+def test_a_script_that_simulates_its_own_task_when_imported_is_told_and_ends(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    call = f"import fednode\nfednode.simulate({f'{script}:Tiny'!r}, workers=2)\n"
+    script.write_text(Path(__file__).with_name("tiny_task.py").read_text() + call)
+    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 1
+    assert "starts a simulation when it is imported" in run.stderr.splitlines()[-1]
 
 
 def test_events_tell_the_story_of_the_run() -> None:

@@ -59,6 +59,8 @@ class Tiny(Task):
         w = params["w"].astype(np.float64)
         rng = numpy_rng(visit.seed)
         for epoch in range(1, self.config.epochs + 1):
+            if visit.is_cancelled():
+                raise Cancelled
             for i in rng.permutation(POINTS):
                 w = w - self.config.learning_rate * (x[i] @ w - y[i]) * x[i]
             visit.report(epoch, {"accuracy": float((np.abs(x @ w - y) < 0.5).mean())})

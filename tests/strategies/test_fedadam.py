@@ -26,5 +26,5 @@ def test_both_moments_are_kept_and_nothing_else():
 
 
 def test_there_is_no_bias_correction():
-    # The paper's defaults: m = 0.1 * 1, v = 0.99 * 1e-6 + 0.01 * 1, w = 0.01 * 0.1 / (sqrt(v) + 0.001)
-    assert path(FedAdam(), 1.0)[0] == [pytest.approx(0.01 * 0.1 / (0.01000099**0.5 + 0.001), rel=1e-6)]
+    # The defaults: m = 0.1 * 1, v = 0.99 * 1e-6 + 0.01 * 1, w = 0.03 * 0.1 / (sqrt(v) + 0.001)
+    assert path(FedAdam(), 1.0)[0] == [pytest.approx(0.03 * 0.1 / (0.01000099**0.5 + 0.001), rel=1e-6)]

@@ -160,9 +160,9 @@ def test_a_step_leads_towards_the_mean(strategy: Strategy):
 
 @pytest.mark.parametrize("scale", [0.5, 20.0, 1000.0])
 def test_an_adaptive_step_hardly_depends_on_the_size_of_the_change(scale):
-    """What the server learning rate's default says of itself: about 0.01 a round once the moments have settled."""
+    """What the server learning rate says of itself: about that much a round once the moments have settled."""
     state = State(params=params(w=[0.0]))
     for _ in range(400):
         before = state.params["w"][0]
         state = played(FedAdam(), state, [update("a", params(w=[before + scale]))])
-    assert state.params["w"][0] - before == pytest.approx(0.01, rel=0.05)
+    assert state.params["w"][0] - before == pytest.approx(0.03, rel=0.05)

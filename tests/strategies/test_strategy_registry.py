@@ -11,9 +11,9 @@ from fednode.strategies.registry import STRATEGIES, load_strategy, strategy_defa
 DEFAULTS = {
     "fedavg": {},
     "fedavgm": {"momentum": 0.9},
-    "fedadam": {"server_learning_rate": 0.01, "beta1": 0.9, "beta2": 0.99, "tau": 0.001},
-    "fedyogi": {"server_learning_rate": 0.01, "beta1": 0.9, "beta2": 0.99, "tau": 0.001},
-    "fedadagrad": {"server_learning_rate": 0.01, "beta1": 0.0, "tau": 0.001},
+    "fedadam": {"server_learning_rate": 0.03, "beta1": 0.9, "beta2": 0.99, "tau": 0.001},
+    "fedyogi": {"server_learning_rate": 0.03, "beta1": 0.9, "beta2": 0.99, "tau": 0.001},
+    "fedadagrad": {"server_learning_rate": 0.03, "beta1": 0.0, "tau": 0.001},
     "fedprox": {"mu": 0.01},
 }
 

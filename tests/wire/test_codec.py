@@ -249,7 +249,7 @@ HOSTILE = {
     "size against shape": (file_of({"a": tensor(0, 4, shape=[2])}, bytes(4)), "takes 8 bytes"),
     "duplicate names": (file_of(TWICE_A, bytes(4)), "'a' twice"),
     "duplicate keys": (file_of(TWICE_DTYPE, bytes(4)), "twice"),
-    "bfloat16": (file_of({"a": tensor(0, 2, dtype="BF16", shape=[1])}, bytes(2)), "BF16"),
+    "bfloat16": (file_of({"a": tensor(0, 2, dtype="BF16", shape=[1])}, bytes(2)), "bfloat16"),
     "unknown dtype": (file_of({"a": tensor(0, 4, dtype="F31")}, bytes(4)), "F31"),
     "dtype of another type": (file_of({"a": LIST_FOR_DTYPE}, bytes(4)), "dtype"),
     "no dtype": (file_of({"a": {"shape": [1], "data_offsets": [0, 4]}}, bytes(4)), "lacks its dtype"),

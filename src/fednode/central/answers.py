@@ -77,7 +77,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     place, *path = errors[0]["loc"]
     field = ".".join(str(part) for part in path) or str(place)
     if errors[0]["type"] == "json_invalid":
-        return JSONResponse(error_body("usage", "the body is no JSON", "send a JSON object"), 422)
+        return _no_json()
     message = f"{field}: {errors[0]['msg']}"
     return JSONResponse(error_body("usage", message, f"correct {field!r}; {SEE_API}"), 422)
 
@@ -86,8 +86,14 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if isinstance(error, Refusal):
         return of_refusal(error)
+    if error.status_code == 400:
+        return _no_json()           # the framework's only reason: bytes that are no text
     code, message, fix = _of_status(error.status_code, request, error.detail)
     return JSONResponse(error_body(code, message, fix), error.status_code, error.headers)
+
+
+def _no_json() -> JSONResponse:
+    return JSONResponse(error_body("usage", "the body is no JSON", "send a JSON object"), 422)
 
 
 def _of_status(status: int, request: Request, detail: str) -> tuple[str, str, str]:

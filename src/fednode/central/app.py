@@ -13,8 +13,9 @@ from typing import Any
 
 import structlog
 from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
 
-from fednode.central import clients_api, models_api, runs_api, updates_api, work_api
+from fednode.central import clients_api, models_api, pages, runs_api, updates_api, work_api
 from fednode.central.answers import add_error_answers
 from fednode.central.auth import Doors, is_loopback_host
 from fednode.central.gate import Gate
@@ -38,19 +39,19 @@ log = structlog.get_logger(__name__)
 
 
 def create_app(store: SqlStore, clock: Clock, settings: CentralSettings) -> FastAPI:
-    """The app of one central node over its open store. Runs go on while its lifespan lasts."""
+    """The app of one central node over its open store. Its runs play inside `living(app.state.node)`."""
     node = build_node(store, clock, settings)
     error: dict[str, Any] = {"model": ErrorBody, "description": "What is wrong, and what to do about it"}
     app = FastAPI(
-        title="fednode central node", version=str(PROTOCOL), lifespan=_lifespan, docs_url=None, redoc_url=None,
+        title="fednode central node", version=str(PROTOCOL), docs_url=None, redoc_url=None,
         responses={"4XX": error, "5XX": error},
     )
     app.state.node = node
     add_error_answers(app)
-    for group in (clients_api, work_api, updates_api, runs_api, models_api):
+    for group in (clients_api, work_api, updates_api, runs_api, models_api, pages):
         app.include_router(group.router)
     app.add_api_route("/healthz", _healthz, include_in_schema=True, tags=["health"])
-    app.add_api_route("/", _index, include_in_schema=False)       # the pages take this place
+    app.mount("/static", StaticFiles(directory=pages.STATIC_DIR))
     app.add_middleware(Gate, doors=node.doors)
     return app
 
@@ -72,9 +73,8 @@ def build_node(store: SqlStore, clock: Clock, settings: CentralSettings) -> Cent
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def living(node: CentralNode) -> AsyncIterator[None]:
     """Know who is enrolled, go on with the runs, keep house; at the end leave everything as a start would find it."""
-    node: CentralNode = app.state.node
     for record in await node.store.clients():
         if not record.is_revoked:
             node.presence.enrol(Member(name=record.name, offers=record.offers, last_seen_s=record.last_seen_s))
@@ -110,7 +110,3 @@ async def _save_seen(node: CentralNode) -> None:
 async def _healthz() -> dict[str, Any]:
     """That this is a central node and that it answers. Open to everybody; says nothing else."""
     return {"status": "ok", "protocol": PROTOCOL}
-
-
-async def _index() -> dict[str, Any]:
-    return {"name": "fednode central node", "api": "/api/v1", "openapi": "/openapi.json"}

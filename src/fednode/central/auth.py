@@ -104,7 +104,7 @@ def bearer_of(connection: HTTPConnection) -> str:
 def is_loopback_host(host: str) -> bool:
     """Whether a Host header, or a name to bind, means this machine alone."""
     try:
-        name = urlsplit(f"//{host}").hostname or ""
+        name = host if host.count(":") > 1 and "[" not in host else urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return False
     if name.rstrip(".") == "localhost":

@@ -94,9 +94,11 @@ async def new_join_token(node: Node) -> dict[str, str]:
 
 def client_row(node: CentralNode, record: ClientRecord) -> dict[str, Any]:
     """A client as lists and pages show it."""
+    last_seen_s = max(record.last_seen_s, node.presence.last_seen_s(record.name))
     return {
         "client_id": record.id, "name": record.name, "status": status_of(node, record).value,
-        "last_seen_s": max(record.last_seen_s, node.presence.last_seen_s(record.name)), "joined_s": record.joined_s,
+        "last_seen_s": last_seen_s, "unheard_s": max(0.0, node.clock.wall_s() - last_seen_s),
+        "joined_s": record.joined_s,
         "versions": dict(record.versions),
         "offers": [
             {"task": offer.task, "fingerprint": offer.fingerprint, "summary": offer.summary} for offer in record.offers

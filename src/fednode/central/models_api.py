@@ -40,8 +40,9 @@ async def show_model(ref: str, node: Node) -> dict[str, Any]:
     return finite(asdict(await node.queries.model(ref)))  # type: ignore[no-any-return]
 
 
-@router.api_route(
-    "/{ref}/params", methods=["GET", "HEAD"], dependencies=[Depends(member_or_operator)], response_class=Response,
+@router.head("/{ref}/params", dependencies=[Depends(member_or_operator)], include_in_schema=False)
+@router.get(
+    "/{ref}/params", dependencies=[Depends(member_or_operator)], response_class=Response,
     responses={200: {"content": {MEDIA_TYPE: {}}}, 206: {"description": "a part"}, 304: {"description": "known"}},
 )
 async def get_params(

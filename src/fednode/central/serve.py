@@ -20,7 +20,7 @@ from pathlib import Path
 
 import uvicorn
 
-from fednode.central.app import create_app
+from fednode.central.app import create_app, living
 from fednode.central.auth import is_loopback_host
 from fednode.central.node import CentralNode, CentralSettings
 from fednode.central.tokens import write_private
@@ -29,6 +29,7 @@ from fednode.errors import PortTaken, UsageError
 from fednode.ports import Clock
 from fednode.settings import note_path
 from fednode.store.sql import SqlStore
+from fednode.wire.codec import disk_errors
 
 __all__ = ["CentralSettings", "Serving", "serve"]
 
@@ -80,7 +81,7 @@ async def serve(
 def listen(settings: CentralSettings) -> socket.socket:
     """The bound socket. Raises UsageError, PortTaken."""
     host = settings.host.strip("[]")
-    if not is_loopback_host(_in_url(host)) and not settings.is_insecure:
+    if not is_loopback_host(host) and not settings.is_insecure:
         raise UsageError(
             f"--host {settings.host} can be reached from other machines, and what goes by can be read on the way: "
             "there is no TLS here",
@@ -108,12 +109,21 @@ async def _serve(
     web = _Uvicorn(app, node)
     serving = _facts(settings, node, listening)
     with _stopped_by_signals(stop), _note(settings, serving):
-        answering = asyncio.create_task(web.serve(sockets=[listening]))
-        waiting = asyncio.create_task(stop.wait())
+        async with living(node):
+            await _answer_until(stop, web, listening, lambda: on_ready(serving))
+
+
+async def _answer_until(
+    stop: asyncio.Event, web: _Uvicorn, listening: socket.socket, on_ready: Callable[[], None]
+) -> None:
+    answering = asyncio.create_task(web.serve(sockets=[listening]))
+    waiting = asyncio.create_task(stop.wait())
+    try:
         await web.wait_until_ready(answering)
         if web.started:
-            on_ready(serving)
+            on_ready()
         await asyncio.wait({answering, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
         waiting.cancel()
         web.should_exit = True
         await answering
@@ -125,7 +135,7 @@ class _Uvicorn(uvicorn.Server):
     def __init__(self, app: object, node: CentralNode) -> None:
         super().__init__(uvicorn.Config(
             app,  # type: ignore[arg-type]
-            log_config=None, access_log=False, lifespan="on", ws="none", server_header=False, backlog=BACKLOG,
+            log_config=None, access_log=False, lifespan="off", ws="none", server_header=False, backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=DRAIN_S,
         ))
         self._node = node
@@ -170,7 +180,8 @@ def _stopped_by_signals(stop: asyncio.Event) -> Iterator[None]:
 def _note(settings: CentralSettings, serving: Serving) -> Iterator[None]:
     """What clients and the CLI of the same user read to find this central node; gone with it."""
     path = note_path(settings.user_state_dir, serving.port)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with disk_errors(path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_private(path, {
         "url": serving.url, "join_token": serving.join_token, "operator_token": serving.operator_token,
         "pid": os.getpid(),

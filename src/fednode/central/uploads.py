@@ -21,7 +21,7 @@ from fednode.central.tokens import write_private
 from fednode.core.params import Manifest, require_finite
 from fednode.core.records import Round
 from fednode.core.status import RoundKind
-from fednode.errors import BadParamsFile, Conflict, NotFound, ParamsError, ParamsMismatch, TooLarge
+from fednode.errors import BadParamsFile, Conflict, NotFound, ParamsError, ParamsMismatch, StoreDamaged, TooLarge
 from fednode.store.params_files import fsync, round_key
 from fednode.store.records import Blob
 from fednode.store.sql import SqlStore
@@ -162,8 +162,8 @@ class Uploads:
         if round_.kind is RoundKind.INIT:
             return None
         if round_.base_model not in self._manifests:
-            header = await asyncio.to_thread(read_header, self._store.model_path(round_.base_model))
-            self._manifests[round_.base_model] = header.manifest
+            path = self._store.model_path(round_.base_model)
+            self._manifests[round_.base_model] = await asyncio.to_thread(_read_manifest, path)
         return BodyCheck(self._manifests[round_.base_model], announced.num_bytes)
 
     def _begin(self, upload: Upload, round_: Round, client: str) -> None:
@@ -233,6 +233,14 @@ def _digest(upload: Upload) -> str:
     if upload.check is not None and upload.defect is None:
         return upload.check.finish()
     return digest_of_file(upload.path)
+
+
+def _read_manifest(path: Path) -> Manifest:
+    """Of a model that is ours: what is wrong with its file is no fault of the client that asks."""
+    try:
+        return read_header(path).manifest
+    except BadParamsFile as error:
+        raise StoreDamaged(error.message, fix="restore the state dir from a backup") from error
 
 
 def _check_first(path: Path) -> None:

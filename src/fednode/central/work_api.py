@@ -17,6 +17,7 @@ from fednode.core.metrics import Metrics
 from fednode.core.records import Assignment, Failure, Outcome, Round
 from fednode.core.status import AssignmentStatus, RoundKind, RoundStatus, is_final
 from fednode.errors import BadConfig, NotFound, TaskFailed
+from fednode.store.received import part_of
 from fednode.wire.messages import AssignmentBody, FailureBody, Progress, Work
 
 MAX_WAIT_S = 25.0           # proxies cut what is silent for longer
@@ -87,11 +88,7 @@ async def find_assignment(node: CentralNode, client: str, assignment: str) -> tu
     number, _, attempt = rest.partition(".")
     if not (number.isdecimal() and attempt.isdecimal() and len(rest) < 20):
         raise NotFound(f"there is no assignment {assignment!r}", fix="ask for work again")
-    round_ = await node.store.round(run_id, int(number), int(attempt))
-    for found in await node.store.assignments(round_):
-        if found.client == client:
-            return round_, found
-    raise NotFound(f"assignment {assignment!r} is not one of {client!r}", fix="ask for work again")
+    return await node.store.read(lambda c: part_of(c, run_id, int(number), int(attempt), client))
 
 
 # --- telling --------------------------------------------------------------------------------------

@@ -55,7 +55,8 @@ def log_line(event: Mapping[str, Any]) -> str:
 
 
 def _told(fields: Fields) -> str:
-    parts = []
+    """The fields of an event, the round first; what only programs need is left out."""
+    parts = [f"round {fields['round']}"] if "round" in fields else []
     for name, value in fields.items():
         if name == "metrics":
             parts.append(metrics_text({n: v for n, v in value.items() if isinstance(v, int | float)}))
@@ -63,6 +64,9 @@ def _told(fields: Fields) -> str:
             parts += [f"{failure['client']}: {failure['code']}: {failure['reason']}" for failure in value]
         elif name == "num_bytes":
             parts.append(size_text(value))
-        elif name not in ("traceback", "model_sha256") and value not in ("", [], None):
+        elif name not in _FOR_PROGRAMS and value not in ("", [], None):
             parts.append(f"{name}={','.join(value) if isinstance(value, list) else value}")
     return "  ".join(part for part in parts if part)
+
+
+_FOR_PROGRAMS = ("round", "traceback", "model_sha256", "model_round", "from")

@@ -55,7 +55,10 @@ class Voice:
     def console(self) -> Console:
         from rich.console import Console
 
-        return Console(stderr=self.is_json, highlight=False, soft_wrap=True, markup=False, emoji=False)
+        console = Console(stderr=self.is_json, highlight=False, soft_wrap=True, markup=False, emoji=False)
+        if not console.is_terminal:
+            console.width = 10_000          # a file or a pipe has no edge to wrap at
+        return console
 
     def say(self, text: str, style: str = "") -> None:
         """One line for people."""
@@ -73,7 +76,9 @@ class Voice:
         """Rows under bold column titles, aligned, without lines: easy to read and to cut."""
         from rich.table import Table
 
-        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column, overflow="fold")
         for row in rows:
             table.add_row(*row)
         self.console.print(table)

@@ -55,20 +55,26 @@ def show(
     voice.say(f"Run #{found['number']}  {found['run_id']}  {found['status']}  {found['reason']}".rstrip())
     config = found["config"]
     voice.say(f"{config['task']} ({config['fingerprint']}) by {config['strategy']}, seed {config['seed']}")
-    for group in ("task_config", "strategy_config"):
-        voice.say("  ".join(f"{name}={value}" for name, value in config[group].items()))
+    voice.say("  ".join(f"{name}={value}" for name, value in (config["task_config"] | config["strategy_config"]).items()))
     voice.say(f"clients: {', '.join(found['clients']) or 'none'}")
     _tell_rounds(voice, found["history"])
     voice.say(f"model {found['model_sha256'] or 'none yet'}")
 
 
 def _tell_rounds(voice: Voice, history: list[dict[str, Any]]) -> None:
-    names = list(dict.fromkeys(name for row in history for name in row["metrics"]))
-    rows = [
-        (str(row["round"]), *(number_text(row["metrics"].get(name)) for name in names), str(row["num_updates"]), row["failures"])
-        for row in history
-    ]
-    voice.table(("round", *names, "updates", "failures"), rows)
+    """Newest first; the score of a round's model is measured in the round after it."""
+    told = [row for row in history if row["kind"] != "evaluate"]
+    names = list(dict.fromkeys(name for row in told for name in row["metrics"]))
+    voice.table(("round", "status", *names, "updates", "failures"), [_round_row(row, names) for row in told])
+
+
+def _round_row(row: dict[str, Any], names: list[str]) -> tuple[str, ...]:
+    clients = row["clients"]
+    failures = [f"{client['client']}: {client['failure']['reason']}" for client in clients if client["failure"]]
+    number = str(row["number"]) + (f" (attempt {row['attempt']})" if row["attempt"] > 1 else "")
+    updates = sum(client["num_examples"] is not None for client in clients)
+    scores = [number_text(row["metrics"].get(name)) for name in names]
+    return (number, row["status"], *scores, f"{updates} of {len(clients)}", "; ".join(failures))
 
 
 def pause(

@@ -284,10 +284,8 @@ def _cut(spec: Metric, found: Mapping[str, Pooled]) -> float | None:
 
 def _total(spec: Metric, values: Sequence[Value], examples: Sequence[int]) -> Value | None:
     """The sum of sums; of floats their mean by examples, or their sum for `sum`. None: no examples."""
-    if isinstance(values[0], Sum):
-        return Sum(sum(_array_of(value) for value in values))
-    if isinstance(values[0], Histogram):
-        return Histogram(sum(_array_of(value) for value in values))
+    if isinstance(values[0], Sum | Histogram):
+        return type(values[0])(sum(_array_of(value) for value in values))
     numbers = cast(Sequence[float], values)
     if spec.combine == "sum":
         return _added(numbers)

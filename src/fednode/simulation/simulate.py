@@ -9,13 +9,14 @@ import asyncio
 import secrets
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from fednode.child_link import is_child
 from fednode.clock import SystemClock
 from fednode.core.ids import is_name
 from fednode.core.journal import JournalRow
@@ -37,6 +38,8 @@ from fednode.tasks.registry import load_task
 from fednode.wire.messages import RunRequest
 
 SEED_BITS = 32                  # of a seed that is drawn here: short enough to be typed again
+
+TICK_S = 0.2
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -88,6 +91,7 @@ def simulate(
     Raises BadConfig, NotFound, DataError and their kin before anything is trained; a run whose clients fail is
     returned with its status and reason.
     """
+    _require_no_child()
     names = _names(clients)
     plan = _Plan(
         task=task,
@@ -119,6 +123,7 @@ async def _play(plan: _Plan, clock: Clock) -> Simulation:
     start_s = clock.now_s()
     store = MemoryStore(clock, _teller(plan.on_event))
     workplace = _workplace(plan, clock)
+    ticking = asyncio.create_task(_tick(clock))
     try:
         offer = await workplace.offer(next(iter(plan.sites.values())))
         config = complete_config(plan.request, offer, len(plan.sites), plan.request.seed or 0)
@@ -127,20 +132,34 @@ async def _play(plan: _Plan, clock: Clock) -> Simulation:
         fleet = InProcessFleet(plan.sites, workplace, store, clock)
         await run_rounds(run, load_strategy(config.strategy, config.strategy_config), fleet, store)
     finally:
+        ticking.cancel()
         await workplace.close()
     return await _result(store, run.id, clock.now_s() - start_s)
+
+
+async def _tick(clock: Clock) -> None:
+    """Wake the loop now and then. Python answers Ctrl-C between two instructions, so a signal that comes just
+    before the loop begins to wait would else be answered when a visit ends."""
+    while True:
+        await clock.sleep(TICK_S)
 
 
 def _workplace(plan: _Plan, clock: Clock) -> Workplace:
     """One worker stays in this process. Children load the task themselves, so this process imports no framework."""
     if plan.num_workers == 1:
         return ThisProcess(load_task(plan.task))
-    if not isinstance(plan.task, str):
+    spec = plan.task if isinstance(plan.task, str) else _spec_of(plan.task)
+    return Children(spec, next(iter(plan.sites.values())), plan.num_workers, clock)
+
+
+def _spec_of(kind: type[Task]) -> str:
+    """What makes a child load this class. Raises UsageError where it lies in no module that a child can import."""
+    if kind.__module__ == "__main__" or kind.__qualname__ != kind.__name__:
         raise UsageError(
-            f"the class {plan.task.__name__} cannot be handed to {plan.num_workers} worker processes",
-            fix=f"give the task as 'file.py:{plan.task.__name__}', or set workers=1",
+            f"the class {kind.__name__} of {kind.__module__} cannot be handed to worker processes",
+            fix="set workers=1, or put the class in a file of its own, at its top level",
         )
-    return Children(plan.task, next(iter(plan.sites.values())), plan.num_workers, clock)
+    return load_task(kind).spec
 
 
 async def _result(store: MemoryStore, run_id: str, seconds: float) -> Simulation:
@@ -172,6 +191,15 @@ def _teller(on_event: OnEvent | None) -> Callable[[Event], None] | None:
 
 
 # --- what was asked for --------------------------------------------------------------------------------
+
+
+def _require_no_child() -> None:
+    """Raise UsageError where a task's file, imported by a worker, starts a simulation: it would never end."""
+    if is_child():
+        raise UsageError(
+            "the file of this task starts a simulation when it is imported, and workers import it",
+            fix="put the call of `simulate` below `if __name__ == '__main__':`",
+        )
 
 
 def _names(clients: int | Sequence[str]) -> list[str]:
@@ -260,6 +288,8 @@ def _in_fresh_thread(main: Callable[[], Coroutine[Any, Any, Simulation]]) -> Sim
     thread = threading.Thread(target=work, name="fednode-simulation")
     thread.start()
     try:
+        while not wait([result], timeout=TICK_S).done:      # as in `_tick`
+            pass
         return result.result()
     except KeyboardInterrupt:
         started.result()()

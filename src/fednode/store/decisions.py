@@ -147,7 +147,7 @@ def commit_round(
         return []
     final = _freeze(c, now, given, load, wall_s)
     pooled = pool(run.metrics, evaluations_of(final))
-    reports.save_pooled(c, round_, pooled)
+    reports.save_pooled(c, round_, run.metrics, pooled)
     old_memory = [] if made is None else _save_model(c, round_, made, parent=round_.base_model, wall_s=wall_s)
     _set_round(c, now, RoundStatus.COMMITTED, wall_s)
     sha256 = made.sha256 if made is not None else round_.base_model
@@ -172,11 +172,12 @@ def _freeze(c: Connection, round_: Round, given: Sequence[Outcome], load: Load, 
     reported = rows.reported(c, round_, load)
     if round_.status is not RoundStatus.OPEN:
         return tuple(reported.values())
-    final = rules.frozen(round_, reported, given, rows.evaluations(c, round_))
+    known = rows.evaluations(c, round_)
+    final = rules.frozen(round_, reported, given, known)
     for outcome in final:
         if outcome.client not in reported:
             rows.set_assignment(c, round_, outcome.client, rules.status_after(outcome), outcome.failure)
-        if outcome.evaluation is not None:
+        if outcome.evaluation is not None and outcome.client not in known:
             reports.save_evaluation(c, round_, outcome.client, outcome.evaluation)
     _set_round(c, round_, RoundStatus.CLOSED, None)
     rows.write_journal(c, round_.run_id, journal.round_closed(round_, final))

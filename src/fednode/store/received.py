@@ -1,12 +1,18 @@
-"""What the store knows of an update that came in whole: for a client that asks whether it did, and by which bytes."""
+"""One client's part in a round: its assignment, and what the store has of its update. For who answers that client."""
 
 from __future__ import annotations
 
 from sqlalchemy import Connection, select
 
-from fednode.core.records import Round
+from fednode.core.records import Assignment, Round
 from fednode.store import rows, schema
 from fednode.store.reports import Placed
+
+
+def part_of(c: Connection, run_id: str, number: int, attempt: int, client: str) -> tuple[Round, Assignment]:
+    """The round, and what of it is this client's. Raises NotFound."""
+    round_ = rows.get_round(c, run_id, number, attempt)
+    return round_, rows.standing(c, round_, client).assignment
 
 
 def received_update(c: Connection, round_: Round, client: str) -> Placed | None:

@@ -12,6 +12,7 @@ from fednode.core.metrics import Metric, Metrics, Pooled, pool
 from fednode.core.records import Assignment, Outcome, Round, Update
 from fednode.core.status import AssignmentStatus
 from fednode.store import events, rows, rules, schema
+from fednode.store.rows import Standing
 
 POOLED = ""                     # the client of a pooled metric
 LOCAL = "local"                 # the phase of a client's own model while it trains
@@ -31,9 +32,8 @@ def is_news(c: Connection, round_: Round, outcome: Outcome, digest: str) -> bool
 
     Raises AlreadyReported, RoundClosed, Withdrawn, NotFound.
     """
-    now = rows.refreshed(c, round_)
-    assignment = rows.get_assignment(c, now, outcome.client)
-    return rules.require_news(now, assignment, is_same=_is_same(c, now, assignment, outcome, digest))
+    now = rows.standing(c, round_, outcome.client)
+    return rules.require_news(now.round, now.assignment, is_same=_is_same(now, outcome, digest))
 
 
 def save_report(c: Connection, round_: Round, outcome: Outcome, placed: Placed | None, wall_s: float) -> None:
@@ -51,8 +51,8 @@ def save_report(c: Connection, round_: Round, outcome: Outcome, placed: Placed |
 
 def report_evaluation(c: Connection, round_: Round, client: str, metrics: Metrics) -> None:
     """What a client measured before it trains. Raises RoundClosed, Withdrawn, NotFound."""
-    now = rows.refreshed(c, round_)
-    if rules.require_news(now, rows.get_assignment(c, now, client), is_same=True):
+    now = rows.standing(c, round_, client)
+    if rules.require_news(now.round, now.assignment, is_same=True):
         save_evaluation(c, round_, client, metrics)
 
 
@@ -68,9 +68,9 @@ def save_evaluation(c: Connection, round_: Round, client: str, metrics: Metrics)
     _save_metrics(c, round_, client, specs, pool(specs, {client: metrics}))
 
 
-def save_pooled(c: Connection, round_: Round, pooled: Sequence[Pooled]) -> None:
+def save_pooled(c: Connection, round_: Round, specs: Sequence[Metric], pooled: Sequence[Pooled]) -> None:
     """The federation's numbers of the model that the round started from."""
-    _save_metrics(c, round_, POOLED, rows.get_run(c, round_.run_id).metrics, pooled)
+    _save_metrics(c, round_, POOLED, specs, pooled)
 
 
 def save_progress(c: Connection, round_: Round, client: str, epoch: int, values: Mapping[str, float]) -> None:
@@ -94,15 +94,13 @@ def mark_leased(c: Connection, assignment: Assignment) -> None:
     c.execute(leased.values(status=AssignmentStatus.LEASED.value, deliveries=table.c.deliveries + 1))
 
 
-def _is_same(c: Connection, round_: Round, old: Assignment, new: Outcome, digest: str) -> bool:
+def _is_same(old: Standing, new: Outcome, digest: str) -> bool:
     """Whether a client that reported before brings the same again."""
-    if old.status is AssignmentStatus.FAILED:
+    if old.assignment.status is AssignmentStatus.FAILED:
         return new.failure is not None
-    table = schema.update
-    known = c.execute(select(table).where(rows.key_of(table, round_), table.c.client == new.client)).first()
-    if known is None or new.update is None:
-        return known is None and new.update is None and new.failure is None
-    return (known.digest, known.num_examples) == (digest, new.update.num_examples)
+    if old.digest is None or new.update is None:
+        return old.digest is None and new.update is None and new.failure is None
+    return (old.digest, old.num_examples) == (digest, new.update.num_examples)
 
 
 def _update_values(round_: Round, brought: Update, placed: Placed, wall_s: float) -> dict[str, object]:

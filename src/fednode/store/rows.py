@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
-from sqlalchemy import Connection, Row, Table, and_, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, Table, and_, bindparam, func, insert, select, update
 
 from fednode.core.journal import JournalRow, next_row
 from fednode.core.json import Json, JsonObject, canonical_json
@@ -165,13 +166,42 @@ def assignments_of(c: Connection, round_: Round) -> list[Assignment]:
     return sorted((assignment_from(row) for row in found), key=by_client_name)
 
 
-def get_assignment(c: Connection, round_: Round, client: str) -> Assignment:
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Where one client stands in a round: all that decides whether it may report."""
+
+    round: Round
+    assignment: Assignment
+    digest: str | None          # of the update that it brought; None: none yet
+    num_examples: int | None
+
+
+def standing(c: Connection, round_: Round, client: str) -> Standing:
     """Raises NotFound."""
-    table = schema.assignment
-    row = c.execute(select(table).where(key_of(table, round_), table.c.client == client)).first()
+    row = c.execute(_STANDING, key_values(round_, client)).first()
     if row is None:
-        raise rules.no_assignment(round_, client)
-    return assignment_from(row)
+        raise rules.no_assignment(refreshed(c, round_), client)
+    assignment = Assignment(
+        run_id=row.run_id, number=row.number, attempt=row.attempt, client=client, kind=RoundKind(row.kind),
+        status=AssignmentStatus(row.assignment_status), deliveries=row.deliveries,
+    )
+    return Standing(round=round_from(row), assignment=assignment, digest=row.digest, num_examples=row.num_examples)
+
+
+def _standing() -> Select[Any]:
+    given: dict[str, Any] = {name: bindparam(name) for name in ("run_id", "number", "attempt", "client")}
+    here, assigned, brought = schema.round_, schema.assignment, schema.update
+    in_round = and_(*(assigned.c[name] == here.c[name] for name in ("run_id", "number", "attempt")))
+    by_client = and_(*(brought.c[name] == assigned.c[name] for name in given))
+    wanted = select(
+        here, assigned.c.status.label("assignment_status"), assigned.c.deliveries,
+        brought.c.digest, brought.c.num_examples,
+    )
+    joined = wanted.select_from(here.join(assigned, in_round).outerjoin(brought, by_client))
+    return joined.where(and_(*(assigned.c[name] == value for name, value in given.items())))
+
+
+_STANDING = _standing()         # built once: every report asks it twice
 
 
 def turn(c: Connection, round_: Round, old: Iterable[AssignmentStatus], new: AssignmentStatus) -> None:

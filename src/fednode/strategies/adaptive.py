@@ -24,10 +24,11 @@ class Adaptive(Strategy):
 
     `change` leads from w to the mean of the updates, by examples as in the paper's algorithm 5. tau 0.001 and beta1
     0.9 are what the paper keeps in all experiments. The server learning rate it tunes for each task, on a grid from
-    0.001 to 10; 0.01 is the careful choice: a param then moves by about 0.01 a round, whatever the size of its change.
+    0.001 to 10: a param moves by about that much a round, whatever the size of its change. 0.03 lies in its middle; on
+    MNIST over 5 clients of skewed labels it kept up with FedAvg, where 0.01 lagged behind.
     """
 
-    server_learning_rate: Annotated[Positive, Field(description="Step size at the central node")] = 0.01
+    server_learning_rate: Annotated[Positive, Field(description="Step size at the central node")] = 0.03
     beta1: Annotated[Share, Field(description="Memory of the mean of the changes")] = 0.9
     tau: Annotated[Positive, Field(description="Adaptivity: smaller is more adaptive")] = 1e-3
 

@@ -38,23 +38,31 @@ def mlp() -> nn.Module:
 
 
 def small_cnn() -> nn.Module:
-    """Two 3x3 convolutions (16, 32) and one linear layer: 20,490 params, a few seconds an epoch on one core."""
-    return nn.Sequential(
+    """Two 3x3 convolutions (8, 16) and 64 units: 52,138 params, under a second for 3,000 images on one core."""
+    return _by_channel(nn.Sequential(
         Pixels(),
-        nn.Conv2d(1, 16, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
-        nn.Conv2d(16, 32, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
-        nn.Flatten(), nn.Linear(32 * 7 * 7, NUM_DIGITS),
-    )
+        nn.Conv2d(1, 8, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
+        nn.Conv2d(8, 16, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
+        nn.Flatten(), nn.Linear(16 * 7 * 7, 64), nn.ReLU(), nn.Linear(64, NUM_DIGITS),
+    ))
 
 
 def cnn() -> nn.Module:
     """The CNN of McMahan et al. 2017 (arXiv:1602.05629): two 5x5 convolutions (32, 64), 512 units, 1,663,370 params."""
-    return nn.Sequential(
+    return _by_channel(nn.Sequential(
         Pixels(),
-        nn.Conv2d(1, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(1, 32, 5, padding=2), nn.MaxPool2d(2), nn.ReLU(),
+        nn.Conv2d(32, 64, 5, padding=2), nn.MaxPool2d(2), nn.ReLU(),
         nn.Flatten(), nn.Linear(64 * 7 * 7, 512), nn.ReLU(), nn.Linear(512, NUM_DIGITS),
-    )
+    ))
+
+
+def _by_channel(model: nn.Module) -> nn.Module:
+    """The same model with channels innermost in memory, where a CPU's convolutions take about half the time.
+
+    Pooling comes before ReLU for the same reason: the maximum of what is cut off at 0 is the maximum, cut off at 0.
+    """
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 MODELS: Mapping[str, Callable[[], nn.Module]] = {"linear": linear, "mlp": mlp, "small_cnn": small_cnn, "cnn": cnn}

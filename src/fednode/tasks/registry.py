@@ -156,7 +156,7 @@ def _require_task(kind: object, asked: str) -> None:
     if not (isinstance(kind, type) and issubclass(kind, Task)):
         raise NotFound(f"{asked} is no task", fix="a task is a class that extends fednode.Task or fednode.TorchTask")
     if missing := ", ".join(sorted(kind.__abstractmethods__)):
-        raise NotFound(f"the task {asked} does not define {missing}", fix=f"add to the class {kind.__name__}: {missing}")
+        raise NotFound(f"the task {asked} does not define {missing}", fix=f"define it in the class {kind.__name__}")
     if issubclass(kind, TorchTask) and find_spec("torch") is None:
         raise _missing_module(asked, ModuleNotFoundError(name="torch"))
 
@@ -193,5 +193,5 @@ def _missing_module(asked: str, error: ModuleNotFoundError) -> NotFound:
 def _cannot_import(asked: str, error: BaseException) -> TaskFailed:
     where = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
     return TaskFailed(
-        f"the task {asked} cannot be imported: {type(error).__name__}: {error}{where}", fix="mend its code, then try again"
+        f"the task {asked} cannot be imported: {type(error).__name__}: {error}{where}", fix="mend its code"
     )

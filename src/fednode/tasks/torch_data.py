@@ -67,7 +67,8 @@ class ItemByItem:
     def batch(self, rows: Indices) -> Batch:
         found = default_collate([self.dataset[row] for row in rows.tolist()])
         if not isinstance(found, list | tuple) or len(found) < 2:
-            raise TaskFailed(f"an item of dataset() is no (inputs, targets): {type(self.dataset[0]).__name__}", fix=_FIX)
+            kind = type(self.dataset[0]).__name__
+            raise TaskFailed(f"an item of dataset() is a {kind}, not (inputs, targets)", fix=_FIX)
         return cast(Batch, found)
 
     def labels(self) -> NDArray[Any] | None:

@@ -98,7 +98,7 @@ class _Steps:
             if param.grad is not None:          # the gradient of mu/2 * |w - w_received|^2: FedProx, arXiv:1812.06127
                 param.grad.add_(param.detach() - received, alpha=self._mu)
         self._optimizer.step()
-        return float(loss)
+        return loss.item()
 
 
 def _local_scores(task: TorchTask, model: nn.Module, visit: Visit) -> dict[str, float]:

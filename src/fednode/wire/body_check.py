@@ -76,7 +76,7 @@ class BodyCheck:
         if len(header) == PREFIX_BYTES + length:
             found = parse_header(bytes(header), self._num_bytes)
             _require_same(found.manifest, self._manifest)
-            self._tensors = [tensor for tensor in reversed(found.in_file_order) if tensor.num_bytes]
+            self._tensors = found.in_file_order[::-1]
             self._header = None
         return bytes_
 

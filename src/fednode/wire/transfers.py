@@ -139,10 +139,8 @@ class Download:
                 fix="ask for it again; the central node's file or a proxy's copy is damaged",
             )
         with disk_errors(self.file):
-            file = self.file.open("r+b" if start else "wb")
+            file = self.file.open("ab" if start else "wb")
         with file:
-            file.seek(start)
-            file.truncate()
             for piece in answer.pieces:
                 with disk_errors(self.file):
                     file.write(piece)

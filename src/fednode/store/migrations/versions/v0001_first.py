@@ -1,4 +1,4 @@
-"""The first tables."""
+"""The first tables, as `store/schema.py` declared them when fednode was first released. Never changed again."""
 
 from __future__ import annotations
 
