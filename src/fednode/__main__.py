@@ -1,6 +1,6 @@
 """`python -m fednode` is `fednode`."""
 
-from fednode.cli import main
+from fednode.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -370,6 +370,17 @@ async def posted(scene: Scene) -> AsyncIterator[Round]:
     yield round_
 
 
+async def test_who_waits_for_work_is_woken_by_its_posting_and_by_its_end(scene: Scene, clock: HandClock) -> None:
+    run = await scene.run()
+    round_ = await scene.open_round(run, "a", "b")
+    rung, other = scene.leases.client_bell("a").listen(), scene.leases.client_bell("c").listen()
+    scene.leases.post(run, round_, ())
+    assert (rung.is_set(), other.is_set()) == (True, False)
+    rung = scene.leases.client_bell("a").listen()
+    scene.leases.take_back(round_)
+    assert rung.is_set()
+
+
 async def test_a_poll_that_holds_nothing_gets_its_leased_work_again(scene: Scene, posted: Round) -> None:
     first, again = scene.leases.lease("a"), scene.leases.lease("a")
     assert first is not None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -45,10 +46,13 @@ class Heard:
 
 @dataclass
 class ScriptedCentral:
-    """Start it by `async with`. `answers` overrules: "METHOD path-ending" -> what is answered instead."""
+    """Start it by `async with`. `answers` overrules: "METHOD path-ending" -> what is answered instead.
+
+    Where that is a function of the request, its None means: as always.
+    """
 
     port: int = 0
-    answers: dict[str, Reply] = field(default_factory=dict)
+    answers: dict[str, Reply | Callable[[Heard], Reply | None]] = field(default_factory=dict)
     heard: list[Heard] = field(default_factory=list)
     secrets: dict[str, str] = field(default_factory=dict)           # secret -> name
     work: list[dict[str, Any]] = field(default_factory=list)        # given out in order, until it is reported
@@ -141,8 +145,9 @@ class ScriptedCentral:
 
     async def _answer(self, heard: Heard) -> Reply:
         for ending, reply in self.answers.items():
-            if heard in self.calls(ending):
-                return reply
+            told = reply(heard) if callable(reply) else reply
+            if heard in self.calls(ending) and told is not None:
+                return told
         if heard.path == "/healthz":
             return 200, {"status": "ok"}
         if heard.what == "POST /api/v1/clients":

@@ -156,6 +156,29 @@ async def test_it_trains_and_sends_in_the_order_that_the_wire_asks_for(central, 
     assert read_params(tmp_path / "got")["w"].tolist() == [1.0, 1.0, 1.0]
 
 
+async def test_an_update_waits_until_its_evaluation_is_safe(central, node, order):
+    central.answers["POST /metrics"] = error(503, "cannot_connect")
+    order()
+    async with node() as client:
+        await client.until("finished")
+        tries = len(central.calls("POST /metrics"))
+        await central.until("POST /metrics", tries + 3)
+        assert central.calls("POST /update") == []
+        central.answers.clear()
+        await client.until("sent")
+
+
+async def test_local_scores_that_are_late_follow_the_update(central, node, order):
+    central.answers["POST /metrics"] = lambda heard: error(503, "cannot_connect") if heard.json["local"] else None
+    order()
+    async with node() as client:
+        await client.until("sent")
+        tries = len(central.calls("POST /metrics"))
+        central.answers.clear()
+        late = await central.until("POST /metrics", tries + 1)
+    assert late.json["local"][0] == {"epoch": 1, "values": {"accuracy": 0.25}}
+
+
 async def test_one_assignment_after_the_other_from_the_first_params_to_the_last_score(central, node, order):
     first = order(0, "init", base_model="", base_model_bytes=0)
     second, third = order(1), order(4, "evaluate")
@@ -255,12 +278,22 @@ async def test_a_central_node_that_goes_while_it_trains_gets_the_update_when_it_
     assert client.heard.count("waiting") == client.heard.count("back") == 1
 
 
-async def test_a_fault_of_the_central_node_is_no_reason_to_end(central, node, order):
+async def test_a_fault_of_the_central_node_is_waited_for_and_told_once(central, node, order):
     order()
     central.answers["POST /update"] = error(507, "store_full")
     async with node() as client:
+        await central.until("POST /update", 4)
+        central.answers.clear()
+        await client.until("sent")
+    assert client.heard.lines[-4:] == ["finished 4", "waiting", "back", "sent"]
+
+
+async def test_a_proxy_that_is_astray_is_no_reason_to_end(central, node, order):
+    central.answers[ENDED] = error(404, "not_found")
+    async with node() as client:
         await client.until("waiting")
         central.answers.clear()
+        order()
         await client.until("sent")
 
 

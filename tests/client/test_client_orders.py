@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fednode.client.execution import Offered, check_order, failure_of
+from fednode.client.execution import Offered, check_order, failure_of, task_config
 from fednode.core.records import Offer
 from fednode.core.status import FailureCode
 from fednode.errors import BadConfig, ParamsMismatch, TaskFailed
@@ -45,6 +45,11 @@ def test_an_order_for_what_was_offered_is_taken_with_what_the_strategy_sets():
 def test_any_other_order_is_refused_with_a_sentence(changes, told):
     with pytest.raises(BadConfig, match=told):
         check_order(order(**changes), OFFERS)
+
+
+def test_what_an_order_leaves_out_has_the_offers_default():
+    config = task_config(order(config={"epochs": 3, "proximal_mu": 0.5}), OFFER)
+    assert config == {"epochs": 3, "batch_size": 32, "learning_rate": 0.1}
 
 
 def test_the_initial_params_need_no_model():

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from client_scenes import Heard
 
-from fednode.client.link import MODELS_KEPT, ModelCache
+from fednode.client.link import MODELS_KEPT, ModelCache, Silence
 from fednode.client.outbox import Outbox
 from fednode.core.params import Params
-from fednode.errors import BadConfig
+from fednode.errors import BadConfig, CannotConnect
 from fednode.wire.codec import digest_of_file, write_params
 
 ID = "run_1.3.1"
@@ -95,3 +96,19 @@ def test_a_cached_model_is_checked_once_in_every_process(tmp_path):
     sha256 = add_model(ModelCache(tmp_path), b"1")
     ModelCache(tmp_path).path(sha256).write_bytes(b"0")
     assert not ModelCache(tmp_path).has(sha256)
+
+
+def test_a_person_hears_of_a_silence_once_and_of_its_end_when_nobody_waits_any_more():
+    heard, away = Heard(), CannotConnect("nobody there", fix="wait")
+    silence = Silence(heard)
+    silence.goes_on("upload", away)
+    assert heard.lines == []            # one lost connection is no news
+    for call in ("upload", "poll", "poll", "upload"):
+        silence.goes_on(call, away)
+    assert heard.lines == ["waiting"]
+    silence.ended("poll")
+    assert heard.lines == ["waiting"]   # the upload is still not answered
+    silence.forget("upload")            # broken off: that is no answer
+    assert heard.lines == ["waiting"]
+    silence.ended("poll")
+    assert heard.lines == ["waiting", "back"]

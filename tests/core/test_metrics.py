@@ -80,6 +80,13 @@ def test_a_float_is_pooled_as_the_mean_by_examples():
     assert result == [Pooled(name="m", value=0.625, num_clients=2, num_examples=4)]     # (1 * 1 + 0.5 * 3) / 4
 
 
+def test_floats_are_added_in_name_order():
+    """0.1 + 0.2 + 0.3 is another float than 0.3 + 0.2 + 0.1."""
+    evaluations = {"a": found(0.1), "b": found(0.2), "c": found(0.3)}
+    backwards = dict(reversed(evaluations.items()))
+    assert [pool([Metric(name="m")], e)[0].value for e in (evaluations, backwards)] == [(0.1 + 0.2 + 0.3) / 3] * 2
+
+
 def test_a_sum_of_floats_is_their_sum():
     assert pooled(Metric(name="m", combine="sum"), 2.0, 3.0) == 5.0
     assert pooled(Metric(name="m", combine="sum"), Sum([1, 2]), Sum([3, 4])) == 10.0
@@ -221,7 +228,7 @@ def test_only_who_measured_it_counts():
 
 
 def test_one_stranger_neither_stops_the_run_nor_counts():
-    evaluations = {"a": found(Sum([1, 2, 3])), "b": found(Sum([1, 2])), "c": found(Sum([2, 2])), "d": found(0.1)}
+    evaluations = {"a": found(0.1), "b": found(Sum([1, 2])), "c": found(Sum([2, 2])), "d": found(Sum([1, 2, 3]))}
     assert pool([Metric(name="m")], evaluations) == [Pooled(name="m", value=0.75, num_clients=2, num_examples=2)]
 
 

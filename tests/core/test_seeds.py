@@ -31,7 +31,7 @@ def test_a_seed_fits_a_signed_64_bit_integer(seed, number, name):
 
 
 def test_run_round_client_and_purpose_all_count():
-    runs, rounds, clients = (1, 2), (1, 2, 11), ("a", "b", "1")
+    runs, rounds, clients = (1, 2), (1, 2, 11), ("a", "b", "1", "init", "visit")
     visits = [visit_seed(*parts) for parts in itertools.product(runs, rounds, clients)]
     others = [client_seed(run, client) for run in runs for client in clients] + [init_seed(run) for run in runs]
     assert len({*visits, *others}) == len(visits) + len(others)

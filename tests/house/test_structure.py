@@ -22,6 +22,7 @@ FLOORS = (
     {"central", "client", "simulation"},
     {"demo"},
     {"cli"},
+    {"__main__"},
 )
 APART = {"central", "client", "simulation"}
 

@@ -403,7 +403,7 @@ async def test_a_report_whose_sender_is_gone_is_still_whole(sql: SqlStore, tmp_p
         await until(lambda: name in files_in(tmp_path))
         sent.cancel()
         other = asyncio.ensure_future(sql.report(opened, brought("a", 2.0)))
-        await until(lambda: len(files_in(tmp_path)) >= 3)      # the other body has come in
+        await asyncio.sleep(0.5)        # time enough for the other body to step in, where it may
     with pytest.raises(AlreadyReported):
         await other
     (kept,) = await sql.outcomes(opened)

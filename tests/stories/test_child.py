@@ -90,7 +90,7 @@ async def test_a_warm_child_and_a_new_one_and_this_process_give_the_same_bits(sc
     assert len({model_sha256(outcome.update.params) for outcome in (first, warm, new, here)}) == 1
     assert first.evaluation.to_json() == warm.evaluation.to_json() == here.evaluation.to_json()
     assert first.update.num_examples == 20
-    assert first.update.environment == here.update.environment
+    assert first.update.environment == new.update.environment
     other = await scene.visit(epochs=3, round_=2)
     assert model_sha256(other.update.params) != model_sha256(first.update.params)
 

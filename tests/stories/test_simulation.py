@@ -22,8 +22,8 @@ from fednode.tasks.base import Task, Visit
 from fednode.tasks.registry import load_task
 
 TINY = f"{Path(__file__).with_name('tiny_task.py')}:Tiny"
-MNIST_3V7 = {"task": "mnist_3v7", "offline_sample": True, "task_config": {"epochs": 2}}
-MNIST = {"task": "mnist", "offline_sample": True, "task_config": {"model": "linear"}}
+MNIST_3V7 = {"task": "mnist_3v7", "offline_sample": True, "task_config": {"epochs": 2}, "rounds": 1}
+MNIST = {"task": "mnist", "offline_sample": True, "task_config": {"model": "linear", "batch_size": 500}, "rounds": 1}
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 
 
@@ -144,7 +144,7 @@ def test_names_are_what_bits_come_from_not_numbers() -> None:
 
 
 def test_parts_of_the_data_follow_the_given_order_of_names() -> None:
-    there, back = (fednode.simulate(**MNIST_3V7, clients=names, rounds=1, seed=1) for names in (["a", "b"], ["b", "a"]))
+    there, back = (fednode.simulate(**MNIST_3V7, clients=names, seed=1) for names in (["a", "b"], ["b", "a"]))
     assert there.model_sha256 != back.model_sha256
 
 
@@ -238,7 +238,8 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_ends_it_soon_and_takes_its_workers_along(tmp_path: Path, workers: int, fails: str) -> None:
     code = (
-        "import fednode, json, os, sys\n"
+        "import fednode, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"       # tests in the background have it ignored
         "def tell(event):\n"
         "    if event['what'] == 'round opened' and event['round'] == 1:\n"
         "        sys.stdout.write('training\\n'); sys.stdout.flush()\n"

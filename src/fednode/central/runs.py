@@ -172,16 +172,41 @@ class Runs:
     # --- playing --------------------------------------------------------------------------------------
 
     async def _play(self, run: Run) -> None:
-        """One run's loop, to its end or its halt."""
+        """One run's loop, to its end or its halt. Where the disk is full it begins anew as soon as there is room."""
+        while True:
+            try:
+                await self._play_rounds(await self._store.run(run.id))
+            except RunHalted:
+                log.info("run.halted", run=run.id)
+            except StoreFull as full:
+                await self._wait_for_room(run.id, full)
+                continue
+            except Exception as error:      # whatever a strategy does: the run says so, never silently
+                await self._answer(run, error)
+            return
+
+    async def _play_rounds(self, run: Run) -> None:
+        strategy = load_strategy(run.config.strategy, run.config.strategy_config)
+        gate = partial(self._pause_if_wanted, run.id)
+        fleet = LeasedFleet(self._store, self._presence, self._leases, self._clock, gate)
+        await run_rounds(run, strategy, fleet, self._store)
+
+    async def _wait_for_room(self, run_id: str, full: StoreFull) -> None:
+        """Say so (if there is room for that), and come back when something can be written again."""
+        log.error("run.waits", run=run_id, error=full.message)
+        await self._can_say(run_id, f"waits: {full.message}; {full.fix}. It goes on by itself")
+        await self._clock.sleep(TRY_AGAIN_S)
+        while not await self._can_say(run_id, ""):
+            await self._clock.sleep(TRY_AGAIN_S)
+
+    async def _can_say(self, run_id: str, reason: str) -> bool:
+        """Whether the run's reason could be written; a wish to pause stays where it stands."""
+        is_pausing = (await self._store.run(run_id)).reason == PAUSING
         try:
-            strategy = load_strategy(run.config.strategy, run.config.strategy_config)
-            gate = partial(self._pause_if_wanted, run.id)
-            fleet = LeasedFleet(self._store, self._presence, self._leases, self._clock, gate)
-            await run_rounds(run, strategy, fleet, self._store)
-        except RunHalted:
-            log.info("run.halted", run=run.id)
-        except Exception as error:          # whatever a strategy or a disk does: the run says so, never silently
-            await self._answer(run, error)
+            await self._store.set_reason(run_id, PAUSING if is_pausing else reason)
+        except StoreError:
+            return False
+        return True
 
     async def _pause_if_wanted(self, run_id: str) -> None:
         """Between two rounds: the pause that somebody asked for in the first of them. Raises RunHalted."""
@@ -190,17 +215,16 @@ class Runs:
             raise RunHalted(f"run {run_id} is paused", fix="resume it")
 
     async def _answer(self, run: Run, error: Exception) -> None:
-        """A full disk pauses the run: it goes on where it stands. Everything else fails it."""
+        """The run fails, with the reason; told as soon as the store can be written."""
         trace = "".join(traceback.format_exception(error))
         log.error("run.crashed", run=run.id, error=repr(error), traceback=trace)
-        status = RunStatus.PAUSED if isinstance(error, StoreFull) else RunStatus.FAILED
         told = f"{type(error).__name__}: {error}"
         if isinstance(error, FednodeError):
             told = f"{error.message}; {error.fix}"
         while True:
             try:
                 await self._store.record_event("run crashed", {"error": told, "traceback": trace}, run.id)
-                await self._store.end_run(run.id, status, told)
+                await self._store.end_run(run.id, RunStatus.FAILED, told)
                 return
             except RunHalted:
                 return                      # a person was faster

@@ -47,3 +47,8 @@ for _name, _command in _COMMANDS.items():
 app.add_typer(runs.app, name="runs")
 app.add_typer(clients.app, name="clients")
 app.add_typer(models.app, name="models")
+
+
+def main() -> None:
+    """The entry point of the `fednode` command."""
+    app(prog_name="fednode")

@@ -14,6 +14,8 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 from importlib import metadata
 from typing import Any
 
+from pydantic import ValidationError
+
 from fednode.child import Child
 from fednode.client.execution import Execution, Offered, Workplace
 from fednode.client.identity import Secrets, StateLock, load_identity
@@ -21,16 +23,17 @@ from fednode.client.link import Link, Member
 from fednode.client.outbox import Outbox
 from fednode.client.talk import ClientSettings, Talk
 from fednode.core.ids import is_name
-from fednode.errors import DataError, FednodeError, UsageError
+from fednode.errors import BadConfig, DataError, FednodeError, UsageError
 from fednode.ports import Clock
 from fednode.tasks.base import Site
 from fednode.tasks.registry import installed_tasks
 from fednode.visit import PACKAGES_THAT_COUNT
+from fednode.wire.codec import disk_errors
 from fednode.wire.http import Http
 from fednode.wire.messages import OfferBody, Presence
 
 POLL_AFTER_S = 1.0                  # work that is done sooner needs no renewal of its lease
-GOODBYE_S = 3.0                     # for the central node to hear it
+GOODBYE_S = 2.0                     # for the central node to hear it
 
 
 def _no_note(url: str) -> str:
@@ -74,7 +77,7 @@ async def _live(
             join_token=lambda: settings.token or central_note(settings.central), presence=_presence(offers),
         )
         link = Link(http, member, settings.state_dir / "models", talk, clock)
-        stack.push_async_callback(_say_goodbye, link, child, clock)
+        stack.push_async_callback(_say_goodbye, link, clock)
         await link.enrol()
         outbox = Outbox(settings.state_dir / "outbox")
         place = Workplace(client=settings.name, offers=offers, child=child, link=link, outbox=outbox, talk=talk)
@@ -164,9 +167,8 @@ async def _beside(task: asyncio.Task[None], other: Coroutine[Any, Any, None]) ->
         await asyncio.gather(companion, return_exceptions=True)
 
 
-async def _say_goodbye(link: Link, child: Child, clock: Clock) -> None:
-    """The child ends and the central node hears that this client is gone; neither may hold up the end."""
-    await child.stop()
+async def _say_goodbye(link: Link, clock: Clock) -> None:
+    """The central node should hear that this client is gone, but it may not hold up the end."""
     limit = asyncio.create_task(clock.sleep(GOODBYE_S))
     farewell = asyncio.create_task(link.leave())
     await asyncio.wait({farewell, limit}, return_when=asyncio.FIRST_COMPLETED)
@@ -176,7 +178,8 @@ async def _say_goodbye(link: Link, child: Child, clock: Clock) -> None:
 
 def _child(settings: ClientSettings, clock: Clock) -> Child:
     state_dir = settings.state_dir / "task"
-    state_dir.mkdir(exist_ok=True)
+    with disk_errors(state_dir):
+        state_dir.mkdir(exist_ok=True)
     site = Site(
         client=settings.name, data=settings.data, partition=settings.partition,
         offline_sample=settings.offline_sample, threads=settings.threads,
@@ -186,12 +189,23 @@ def _child(settings: ClientSettings, clock: Clock) -> Child:
 
 def _presence(offers: dict[str, Offered]) -> Presence:
     """What the central node is told at every start: the offers, and the versions that "the same bits" depends on."""
-    bodies = [OfferBody.model_validate(offered.offer.to_json()) for offered in offers.values()]
+    bodies = [_offer_body(offered) for offered in offers.values()]
     versions: dict[str, str] = {}
     for package in PACKAGES_THAT_COUNT:
         with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
     return Presence(offers=bodies, versions=versions)
+
+
+def _offer_body(offered: Offered) -> OfferBody:
+    try:
+        return OfferBody.model_validate(offered.offer.to_json())
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise BadConfig(
+            f"task {offered.spec!r} cannot be offered: {wrong['loc'][0]} = {wrong['input']!r}: {wrong['msg']}",
+            fix="correct this in the task's class",
+        ) from None
 
 
 @contextmanager

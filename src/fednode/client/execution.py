@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from fednode.child import Child
 from fednode.client.link import FATAL, Link
 from fednode.client.outbox import Finished, Outbox
@@ -84,12 +86,12 @@ class Execution:
 
     async def _execute(self, body: AssignmentBody) -> None:
         place = self._place
-        spec = check_order(body, place.offers).spec
+        offered = check_order(body, place.offers)
         base = await self._fetched(body) if body.base_model else None
         update_file = place.outbox.update_file(self.assignment)
         if body.kind is RoundKind.TRAIN:
-            self._say_start(body)
-        outcome = await place.child.visit(spec, order_of(body, place.client), base, update_file, self)
+            self._say_start(body, offered.offer)
+        outcome = await place.child.visit(offered.spec, order_of(body, place.client), base, update_file, self)
         await self._report(body, outcome)
 
     async def _fetched(self, body: AssignmentBody) -> Path:
@@ -126,7 +128,8 @@ class Execution:
         self._place.outbox.drop(self.assignment)
         self._place.talk.sent(finished.announcement.num_bytes)
         if self._telling is not None:
-            await self._while_wanted(self._telling)
+            with suppress(Withdrawn):
+                await self._while_wanted(self._telling)
 
     async def _concluded(self, work: Coroutine[Any, Any, None]) -> None:
         """Every end that `work` can have, told to whom it concerns. In the outbox stays only what may yet be sent."""
@@ -141,6 +144,10 @@ class Execution:
         except OSError as error:            # of this disk: full, or not to be read
             reason = f"this client node's disk: {error.strerror or error} ({error.filename})"
             await self._fail(Failure(client=self._place.client, code=FailureCode.TASK_ERROR, reason=reason))
+        except ValidationError as error:    # of what the task brought
+            wrong = error.errors()[0]
+            reason = f"the task's update cannot be announced: {wrong['loc'][0]} = {wrong['input']!r}: {wrong['msg']}"
+            await self._fail(Failure(client=self._place.client, code=FailureCode.TASK_ERROR, reason=reason))
         finally:
             self._stop_telling()
         self._place.outbox.drop(self.assignment)
@@ -150,8 +157,12 @@ class Execution:
         self._verdict = None
         self._over.clear()
         self._place.talk.failed(failure.reason)
-        with suppress(Withdrawn):
+        try:
             await self._while_wanted(self._place.link.report_failure(self.assignment, failure))
+        except FATAL:
+            raise
+        except FednodeError as error:       # the deadline will say it
+            self._place.talk.dropped(error.message)
 
     def _end(self, verdict: FednodeError) -> None:
         self._verdict = self._verdict or verdict
@@ -183,6 +194,8 @@ class Execution:
     def progressed(self, epoch: int, metrics: Mapping[str, float]) -> None:
         self._place.talk.epoch(epoch, metrics)
         values = {name: value for name, value in metrics.items() if math.isfinite(value)}    # JSON holds no NaN
+        if epoch < 1 or not values:
+            return
         self._epochs.append(EpochBody(epoch=epoch, values=values))
         if self._telling is None or self._telling.done():
             self._telling = asyncio.create_task(self._tell_epochs())
@@ -210,10 +223,10 @@ class Execution:
             with suppress(FednodeError):
                 await self._place.link.report_epochs(self.assignment, batch)
 
-    def _say_start(self, body: AssignmentBody) -> None:
-        config = body.config
+    def _say_start(self, body: AssignmentBody, offer: Offer) -> None:
+        config = task_config(body, offer)
         self._place.talk.config(TrainingConfig(
-            learning_rate=config["learning_rate"], epochs=config["epochs"], batch_size=config["batch_size"]
+            learning_rate=float(config["learning_rate"]), epochs=config["epochs"], batch_size=config["batch_size"]
         ))
         self._place.talk.training_started(body.run_number, body.number, body.rounds)
 
@@ -232,9 +245,14 @@ def check_order(body: AssignmentBody, offers: Mapping[str, Offered]) -> Offered:
             fix="give this client node the version that the run was started with, or start a new run",
         )
     _require_base(body)
-    people_set = {name: value for name, value in body.config.items() if name not in SET_BY_STRATEGY}
-    complete_task_config(people_set, offered.offer)
+    task_config(body, offered.offer)
     return offered
+
+
+def task_config(body: AssignmentBody, offer: Offer) -> dict[str, Any]:
+    """The order's config without what its strategy sets. Raises BadConfig where it is not what was offered."""
+    people_set = {name: value for name, value in body.config.items() if name not in SET_BY_STRATEGY}
+    return dict(complete_task_config(people_set, offer))
 
 
 def _require_base(body: AssignmentBody) -> None:

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from fednode.errors import StoreDamaged, StoreError, StoreLocked, UsageError
+from fednode.wire.codec import disk_errors
 from fednode.wire.messages import registration_text
 
 OWNER_ONLY_FILE = 0o600
@@ -138,16 +139,17 @@ def _are_secrets(names: object) -> bool:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` at once, for its owner's eyes only, and durably."""
+    """Replace `path` by `content` at once, for its owner's eyes only, and durably. Raises StoreFull, StoreError."""
     tmp = path.with_name(path.name + ".tmp")
-    tmp.unlink(missing_ok=True)         # a leftover of a crash may have another mode
-    file = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY_FILE)
-    with os.fdopen(file, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(file)
-    tmp.replace(path)
-    _fsync_folder(path.parent)
+    with disk_errors(path):
+        tmp.unlink(missing_ok=True)         # a leftover of a crash may have another mode
+        file = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY_FILE)
+        with os.fdopen(file, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(file)
+        tmp.replace(path)
+        _fsync_folder(path.parent)
 
 
 def _fsync_folder(folder: Path) -> None:

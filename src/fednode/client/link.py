@@ -8,11 +8,12 @@ and `daemon`; the bodies are `wire.messages`, the HTTP is `wire.http`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -57,7 +58,6 @@ B = TypeVar("B", bound=BaseModel)
 
 POLL_S = 25                         # how long the central node may hold an answer back
 POLL_GRACE_S = 15.0                 # what it has on top before it counts as away
-LEAVE_TIMEOUT_S = 2.0
 SILENCES_TOLD = 2                   # one lost connection is no news
 QUICK_S, PAUSE_S = 0.05, 0.05       # an empty answer sooner than this is followed by this pause
 MODELS_KEPT = 2
@@ -89,7 +89,7 @@ class Link:
         http.token = member.secrets.find(self._central, member.name)
         self._is_untried = False        # the secret is new and has opened no door yet
         self._door = asyncio.Lock()
-        self._num_silences = 0          # calls in a row that nobody answered
+        self._silence = Silence(talk)
 
     async def enrol(self) -> None:
         """Be known at the central node, with this start's offers; wait for it where it is away.
@@ -106,7 +106,9 @@ class Link:
     async def work(self, holding: str = "") -> Work:
         """The next piece of news; empty after POLL_S without any. `holding` renews the lease of that assignment."""
         began_s = self._clock.now_s()
-        work = _read(Work, await self._as_member(partial(self._poll, holding)))
+        # The first answer after a silence should come at once: it is what tells that the central node is back.
+        waits_s = chain((POLL_S,), repeat(0))
+        work = _read(Work, await self._as_member(partial(self._poll, holding, waits_s)))
         if work.assignment is not None:
             _require_id(work.assignment.id)
         elif not work.withdrawn and self._clock.now_s() - began_s < QUICK_S:
@@ -124,8 +126,8 @@ class Link:
     async def report_failure(self, assignment: str, failure: Failure) -> None:
         """Where the central node has decided otherwise meanwhile, that stands."""
         body = FailureBody(
-            code=_sendable(failure.code), reason=failure.reason[:MAX_REASON_CHARS],
-            traceback=failure.traceback[-MAX_TRACEBACK_CHARS:],
+            code=_sendable(failure.code), reason=_utf8(failure.reason)[:MAX_REASON_CHARS],
+            traceback=_utf8(failure.traceback)[-MAX_TRACEBACK_CHARS:],
         )
         with suppress(Conflict, NotFound):
             await self._post(assignment, "failure", body)
@@ -157,7 +159,7 @@ class Link:
         """Say goodbye, once: a central node that does not hear it finds out by itself."""
         if self._http.token:
             with suppress(FednodeError):
-                await self._http.request("POST", "/api/v1/clients/me/leave", timeout_s=LEAVE_TIMEOUT_S)
+                await self._http.request("POST", "/api/v1/clients/me/leave")
 
     async def _be_present(self) -> None:
         await self._as_member(partial(self._http.request, "PUT", "/api/v1/clients/me", body=self._member.presence))
@@ -166,13 +168,17 @@ class Link:
         path = f"/api/v1/assignments/{assignment}/{what}"
         await self._as_member(partial(self._http.request, "POST", path, body=body))
 
-    async def _poll(self, holding: str) -> Any:
-        # After a silence the first answer should come at once: it is what tells that the central node is back.
-        wait_s = 0 if self._num_silences else POLL_S
+    async def _poll(self, holding: str, waits_s: Iterator[int]) -> Any:
+        """Whatever else than work is answered to a poll, it is no reason to end: a proxy in between may be astray."""
+        wait_s = next(waits_s)
         params = {"wait": str(wait_s)} | ({"holding": holding} if holding else {})
-        return await self._http.request(
-            "GET", "/api/v1/clients/me/work", params=params, timeout_s=wait_s + POLL_GRACE_S
-        )
+        timeout_s = wait_s + POLL_GRACE_S
+        try:
+            return await self._http.request("GET", "/api/v1/clients/me/work", params=params, timeout_s=timeout_s)
+        except FATAL:
+            raise
+        except FednodeError as error:
+            raise _retried(error) from error
 
     async def _send(self, finished: Finished) -> None:
         """Each try asks anew how much is there, so that it never goes on from where another process stood."""
@@ -232,34 +238,57 @@ class Link:
     async def _patiently(
         self, call: Callable[[], Awaitable[T]], *, own_faults: type[FednodeError] | tuple[()] = ()
     ) -> T:
-        """`call`, again and again while the central node is away; a person is told when that begins and ends.
+        """`call`, again and again while the central node is away. `own_faults` are of this side, and raised.
 
-        What cannot last counts as away: nobody there, a fault over there, too busy. `own_faults` are of this side.
+        What cannot last counts as away: nobody there, a fault over there, too busy.
         """
+        me = object()
 
         async def once() -> T:
             try:
                 answer = await call()
             except FednodeError as error:
                 if isinstance(error, own_faults) or not _is_away(error):
-                    self._heard()
+                    self._silence.ended(me)
                     raise
-                self._note_silence(error)
+                self._silence.goes_on(me, error)
                 raise _retried(error) from error
-            self._heard()
+            self._silence.ended(me)
             return answer
 
-        return await with_retries(once)()
+        try:
+            return await with_retries(once)()
+        finally:
+            self._silence.forget(me)
 
-    def _note_silence(self, error: FednodeError) -> None:
-        self._num_silences += 1
-        if self._num_silences == SILENCES_TOLD:
+
+class Silence:
+    """Who of the calls waits for an answer, so that a person is told once when that begins and once when it is over."""
+
+    def __init__(self, talk: Talk) -> None:
+        self._talk = talk
+        self._num_tries: dict[object, int] = {}     # in vain, by call
+        self._is_told = False
+
+    def goes_on(self, call: object, error: FednodeError) -> None:
+        self._num_tries[call] = self._num_tries.get(call, 0) + 1
+        if self._is_anyone_waiting() and not self._is_told:
+            self._is_told = True
             self._talk.waiting(f"{error.message}; {error.fix}")
 
-    def _heard(self) -> None:
-        if self._num_silences >= SILENCES_TOLD:
+    def ended(self, call: object) -> None:
+        """This call was answered. While another one still waits, a person need not know."""
+        self.forget(call)
+        if self._is_told and not self._is_anyone_waiting():
+            self._is_told = False
             self._talk.back()
-        self._num_silences = 0
+
+    def forget(self, call: object) -> None:
+        """Nobody waits for this call's answer any more."""
+        self._num_tries.pop(call, None)
+
+    def _is_anyone_waiting(self) -> bool:
+        return any(num >= SILENCES_TOLD for num in self._num_tries.values())
 
 
 class ModelCache:
@@ -330,6 +359,11 @@ def _unreadable(what: str) -> VersionMismatch:
         f"the central node's answer cannot be read ({what})",
         fix="check that the URL is a fednode central node's, and give both sides the same version of fednode",
     )
+
+
+def _utf8(text: str) -> str:
+    """A stranger's text, which may name files in bytes that are no text."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _sendable(code: FailureCode) -> Literal[FailureCode.TASK_ERROR, FailureCode.WITHDRAWN, FailureCode.REFUSED]:

@@ -9,7 +9,7 @@ import asyncio
 import secrets
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,6 @@ from fednode.tasks.registry import load_task
 from fednode.wire.messages import RunRequest
 
 SEED_BITS = 32                  # of a seed that is drawn here: short enough to be typed again
-
-TICK_S = 0.2
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -123,7 +121,6 @@ async def _play(plan: _Plan, clock: Clock) -> Simulation:
     start_s = clock.now_s()
     store = MemoryStore(clock, _teller(plan.on_event))
     workplace = _workplace(plan, clock)
-    ticking = asyncio.create_task(_tick(clock))
     try:
         offer = await workplace.offer(next(iter(plan.sites.values())))
         config = complete_config(plan.request, offer, len(plan.sites), plan.request.seed or 0)
@@ -132,16 +129,8 @@ async def _play(plan: _Plan, clock: Clock) -> Simulation:
         fleet = InProcessFleet(plan.sites, workplace, store, clock)
         await run_rounds(run, load_strategy(config.strategy, config.strategy_config), fleet, store)
     finally:
-        ticking.cancel()
         await workplace.close()
     return await _result(store, run.id, clock.now_s() - start_s)
-
-
-async def _tick(clock: Clock) -> None:
-    """Wake the loop now and then. Python answers Ctrl-C between two instructions, so a signal that comes just
-    before the loop begins to wait would else be answered when a visit ends."""
-    while True:
-        await clock.sleep(TICK_S)
 
 
 def _workplace(plan: _Plan, clock: Clock) -> Workplace:
@@ -288,8 +277,6 @@ def _in_fresh_thread(main: Callable[[], Coroutine[Any, Any, Simulation]]) -> Sim
     thread = threading.Thread(target=work, name="fednode-simulation")
     thread.start()
     try:
-        while not wait([result], timeout=TICK_S).done:      # as in `_tick`
-            pass
         return result.result()
     except KeyboardInterrupt:
         started.result()()

@@ -21,7 +21,7 @@ from fednode.core.metrics import Metrics, Split
 from fednode.core.params import Params
 from fednode.core.records import Update
 from fednode.errors import DataError, FednodeError
-from fednode.tasks.base import Site, Task, TrainConfig, Visit
+from fednode.tasks.base import Partition, Site, Task, TrainConfig, Visit
 from fednode.tasks.partition import Indices, partition_indices
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class TorchTask(Task):
         whole = self._whole(self._shared(site), split)
         if len(whole.examples) == 0:
             raise DataError(f"the {split} split of {_place(site)} is empty", fix="give this client node data")
-        rows = None if site.partition is None else self._rows(replace(site, threads=1), split)
+        rows = None if site.partition is None else self._rows(replace(site, threads=1), site.partition, split)
         return Part(examples=whole.examples, rows=rows)
 
     def _shared(self, site: Site) -> Site:
@@ -150,18 +150,14 @@ class TorchTask(Task):
             ) from error
         return _Whole(dataset, torch_data.examples_of(dataset))
 
-    def _cut(self, site: Site, split: str) -> Indices | None:
+    def _cut(self, site: Site, partition: Partition, split: str) -> Indices:
         from fednode.tasks import torch_loop
 
-        assert site.partition is not None
-        whole = self._whole(self._shared(site), split)
-        is_by_label = split == "train" and site.partition.split != "iid"
+        whole, is_test = self._whole(self._shared(site), split), split != "train"
         with torch_loop.isolated():
-            labels = self.labels(whole.dataset) if is_by_label else None
+            labels = None if is_test or partition.split == "iid" else self.labels(whole.dataset)
             groups = self.groups(whole.dataset)
-        return partition_indices(
-            labels, len(whole.examples), site.partition, groups=groups, is_test=split != "train"
-        )
+        return partition_indices(labels, len(whole.examples), partition, groups=groups, is_test=is_test)
 
 
 class _Whole:
