@@ -145,9 +145,10 @@ class ScriptedCentral:
 
     async def _answer(self, heard: Heard) -> Reply:
         for ending, reply in self.answers.items():
-            told = reply(heard) if callable(reply) else reply
-            if heard in self.calls(ending) and told is not None:
-                return told
+            if heard in self.calls(ending):
+                told = reply(heard) if callable(reply) else reply
+                if told is not None:
+                    return told
         if heard.path == "/healthz":
             return 200, {"status": "ok"}
         if heard.what == "POST /api/v1/clients":

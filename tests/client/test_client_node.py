@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from client_scenes import FINGERPRINT, TASK
@@ -33,6 +34,17 @@ async def test_it_registers_once_and_says_what_it_offers(central, node):
         await central.until(ENDED, 2)
     assert len(central.calls("POST /clients")) == 1
     assert len(central.calls("PUT /clients/me")) == 2
+
+
+async def test_it_leaves_no_child_behind_in_a_process_that_goes_on(central, node):
+    def children() -> set[str]:
+        return {pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+
+    before = children()
+    async with node() as client:
+        await client.until("registered")
+        assert children() > before
+    assert children() == before
 
 
 async def test_a_wrong_join_token_ends_it(central, node):
@@ -242,6 +254,8 @@ async def test_what_the_central_node_cannot_take_is_told_as_refused(central, nod
         await client.until("sent")
     assert body["code"] == "refused"
     assert body["reason"] == "told: params_mismatch; a fix"
+    assert client.heard.count("failed") == 1
+    assert client.heard.count("dropped") == 0
 
 
 async def test_an_id_that_leads_elsewhere_ends_it(central, node, order):

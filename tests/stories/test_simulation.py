@@ -241,7 +241,7 @@ def test_ctrl_c_ends_it_soon_and_takes_its_workers_along(tmp_path: Path, workers
         "import fednode, signal, sys\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"       # tests in the background have it ignored
         "def tell(event):\n"
-        "    if event['what'] == 'round opened' and event['round'] == 1:\n"
+        "    if event['what'] == 'progress':\n"
         "        sys.stdout.write('training\\n'); sys.stdout.flush()\n"
         f"fednode.simulate({TINY!r}, task_config={{'fails': {fails!r}}}, workers={workers}, on_event=tell)\n"
     )

@@ -359,6 +359,7 @@ def test_params_are_the_state_in_name_order_with_batch_norms_count_as_an_integer
     assert trained["1.num_batches_tracked"].item() == 6          # 90 / 30 batches, twice
 
 
+@pytest.mark.filterwarnings("error")
 def test_params_from_a_memory_mapped_file_are_copied_and_the_file_stays_as_it_was(tmp_path: Path) -> None:
     task = Points(config())
     params = task.initial_params(1)

@@ -252,11 +252,15 @@ def _require_enough(plan: _Plan) -> None:
 
 def _blocking(main: Callable[[], Coroutine[Any, Any, Simulation]]) -> Simulation:
     """Run to the end. A notebook's thread has an event loop already: there a fresh thread gets its own."""
+    return _in_fresh_thread(main) if _is_in_loop() else asyncio.run(main())
+
+
+def _is_in_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(main())
-    return _in_fresh_thread(main)
+        return False
+    return True
 
 
 def _in_fresh_thread(main: Callable[[], Coroutine[Any, Any, Simulation]]) -> Simulation:

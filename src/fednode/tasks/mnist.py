@@ -38,6 +38,7 @@ class Mnist(TorchTask):
     version = 1
     Config = Config
     measures = (Metric(name="accuracy", combine="accuracy"), Metric(name="loss", goal="min"))
+    evaluation_batch_size = 256
 
     def model(self) -> nn.Module:
         from fednode.tasks.mnist_model import MODELS
