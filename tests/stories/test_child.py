@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fednode.tasks.registry import load_task, offer_of
 
 from fednode.child import Child
 from fednode.clock import SystemClock
@@ -24,6 +23,7 @@ from fednode.core.status import FailureCode, RoundKind
 from fednode.errors import BadConfig, DataError, NotFound
 from fednode.store.memory import model_sha256
 from fednode.tasks.base import Partition, Site
+from fednode.tasks.registry import load_task, offer_of
 from fednode.visit import Order, Silent, run_visit
 from fednode.wire.codec import write_params
 

@@ -268,6 +268,16 @@ def test_an_own_optimiser_is_used_and_made_anew_for_each_visit() -> None:
     assert task.train(start_at(0.0), visit()).params["weight"].item() == first
 
 
+def test_the_default_optimiser_is_torchs_sgd_to_the_bit() -> None:
+    class WithTorchs(Points):
+        def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+            return torch.optim.SGD(model.parameters(), lr=self.config.learning_rate)
+
+    task = Points(config())
+    start = task.initial_params(1)
+    assert bits(task.train(start, visit()).params) == bits(WithTorchs(config()).train(start, visit()).params)
+
+
 # --- batches -------------------------------------------------------------------------------------------
 
 

@@ -46,6 +46,8 @@ def client(
         return str(read_note(settings.state_dir, url).get("join_token", ""))
 
     with TerminalTalk() as talk:
+        if _can_be_read(chosen.central):
+            talk.warn(f"Anybody on the way to {chosen.central} can read params, scores and secrets: http is not encrypted.")
         asyncio.run(run_client(chosen, talk, SystemClock(), note))
 
 
@@ -76,6 +78,12 @@ def _checked_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadConfig(f"{url!r} is no address of a central node", fix="write it as http://host:5000")
     return url.rstrip("/")
+
+
+def _can_be_read(url: str) -> bool:
+    """Whether the way to the central node is clear text and leaves this machine."""
+    host = urlsplit(url).hostname or ""
+    return url.startswith("http://") and host not in ("localhost", "::1") and not host.startswith("127.")
 
 
 def _partition(text: str | None, split: str, seed: int) -> Partition | None:

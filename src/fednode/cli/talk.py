@@ -45,6 +45,9 @@ class TerminalTalk:
         self._console.print(text, style=style or None)
         self._console.file.flush()
 
+    def warn(self, text: str) -> None:
+        self._say(text, "yellow")
+
     def offered(self, offers: tuple[Offer, ...], refused: Mapping[str, str]) -> None:
         for offer in offers:
             facts = ", ".join(f"{name}: {value}" for name, value in offer.summary.items() if isinstance(value, int | str))

@@ -8,7 +8,7 @@ in `torch_task.py`; where batches come from in `torch_data.py`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +99,27 @@ class _Steps:
                 param.grad.add_(param.detach() - received, alpha=self._mu)
         self._optimizer.step()
         return loss.item()
+
+
+class PlainSgd:
+    """Stochastic gradient descent, param -= learning_rate * gradient: torch.optim.SGD to the bit.
+
+    Not that one, because its first use imports torch's compiler: two seconds of every new process.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], learning_rate: float) -> None:
+        self._params = list(params)
+        self._learning_rate = learning_rate
+
+    def zero_grad(self) -> None:
+        for param in self._params:
+            param.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for param in self._params:
+            if param.grad is not None:
+                param.add_(param.grad, alpha=-self._learning_rate)
 
 
 def _local_scores(task: TorchTask, model: nn.Module, visit: Visit) -> dict[str, float]:
@@ -256,15 +277,15 @@ def _generators(seed: int) -> Iterator[None]:
 @contextmanager
 def _reproducible(seed: int, threads: int) -> Iterator[None]:
     """Inside, torch computes the same bits every time; after, it is as the caller had it."""
-    had_threads, was_deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    was_warning = torch.is_deterministic_algorithms_warn_only_enabled()
+    had_threads, had_mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     torch.set_num_threads(threads or _num_cores())
-    torch.use_deterministic_algorithms(True)
+    # As use_deterministic_algorithms(True), which would first spend two seconds on importing torch's compiler.
+    torch.set_deterministic_debug_mode("error")
     try:
         with _generators(seed):
             yield
     finally:
-        torch.use_deterministic_algorithms(was_deterministic, warn_only=was_warning)
+        torch.set_deterministic_debug_mode(had_mode)
         torch.set_num_threads(had_threads)
 
 

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +25,21 @@ from fednode.tasks.base import Partition, Site, Task, TrainConfig, Visit
 from fednode.tasks.partition import Indices, partition_indices
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn, optim
+    from torch import Tensor, nn
 
     from fednode.tasks.torch_data import Examples, Part
 
 SPLITS_KEPT = 6                 # whole splits in memory: train and test of a few folders
 ROWS_KEPT = 4_096               # sites whose part is remembered: a few bytes an example
 MAX_CLASSES = 1_000             # more different labels are not counted one by one
+
+
+class Optimizer(Protocol):
+    """What is asked of an optimiser; torch's have it."""
+
+    def zero_grad(self) -> None: ...
+
+    def step(self) -> object: ...
 
 
 class TorchTask(Task):
@@ -71,11 +79,11 @@ class TorchTask(Task):
 
     # --- with defaults ---------------------------------------------------------------------------------
 
-    def optimizer(self, model: nn.Module) -> optim.Optimizer:
-        """A new optimiser for each visit: its memory never outlives one."""
-        import torch
+    def optimizer(self, model: nn.Module) -> Optimizer:
+        """A new optimiser for each visit: its memory never outlives one. Any of torch.optim will do."""
+        from fednode.tasks.torch_loop import PlainSgd
 
-        return torch.optim.SGD(model.parameters(), lr=self.config.learning_rate)
+        return PlainSgd(model.parameters(), self.config.learning_rate)
 
     def labels(self, dataset: Any) -> NDArray[Any]:
         """One label for each example, for partitions that cut by label. Default: the targets."""
