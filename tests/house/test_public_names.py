@@ -10,8 +10,8 @@ import pytest
 import fednode
 
 PUBLIC = (
-    "Task TorchTask TrainConfig Site Partition Visit Metric Metrics Sum Histogram Params Update Strategy State "
-    "Updates simulate Simulation FednodeError __version__"
+    "Task TorchTask TrainConfig Cancelled Site Partition Visit Metric Metrics Sum Histogram Params Update "
+    "Strategy State Updates simulate Simulation FednodeError __version__"
 ).split()
 
 
@@ -41,8 +41,10 @@ def test_importing_fednode_loads_no_array_and_no_learning_library() -> None:
 
 def test_the_help_loads_no_torch_numpy_web_framework_or_sql() -> None:
     heavy = {"torch", "numpy", "fastapi", "starlette", "uvicorn", "sqlalchemy", "pydantic", "httpx2"}
-    statement = "import contextlib, io, fednode.cli.app\nsys.argv = ['fednode', '--help']\n"
-    statement += "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit): fednode.cli.app.main()"
+    statement = (
+        "import contextlib, io, fednode.cli.app as cli\nsys.argv = ['fednode', '--help']\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit): cli.main()"
+    )
     assert not _loaded_after(statement) & heavy
 
 

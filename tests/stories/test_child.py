@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fednode.child import Child
+from fednode.child.child import Child
 from fednode.clock import SystemClock
 from fednode.core.metrics import Metrics
 from fednode.core.params import Params
@@ -238,12 +238,12 @@ async def test_another_version_of_the_task_than_the_run_s_is_refused(scene: Scen
 
 
 async def test_a_site_travels_whole(tmp_path: Path) -> None:
-    from fednode import child_messages
+    from fednode.child import messages
 
     partition = Partition(index=2, count=5, split="dirichlet:0.5", seed=3)
     for site in (SITE, Site(client="b", data=tmp_path, partition=partition, offline_sample=True, threads=0)):
-        row = child_messages.unpack(child_messages.pack(child_messages.site_to_json(site))[4:])
-        assert child_messages.site_from_json(row) == site
+        row = messages.unpack(messages.pack(messages.site_to_json(site))[4:])
+        assert messages.site_from_json(row) == site
 
 
 async def test_threads_are_set_before_the_child_imports_anything(scene: Scene) -> None:
@@ -291,7 +291,7 @@ def test_a_child_ends_soon_after_its_parent_was_killed(tmp_path: Path, fails: st
 def test_a_child_that_the_kernel_does_not_end_sees_the_end_of_its_line() -> None:
     """EOF alone, while the parent lives: what ends a child where there is no parent-death signal."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "fednode.child_main", str(os.getpid())],
+        [sys.executable, "-m", "fednode.child.main", str(os.getpid())],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
     )
     child.communicate(b"", timeout=20)

@@ -186,11 +186,11 @@ def test_events_tell_the_story_of_the_run() -> None:
     assert {event["run_id"] for event in events} == {run.run_id}
     story = [event["what"] for event in events]
     assert story[:3] == ["run created", "run started", "round opened"] and story[-1] == "run ended"
-    committed = [event for event in events if event["what"] == "round committed"]
-    assert [(event["round"], event["kind"]) for event in committed] == [(0, "init"), (1, "train"), (2, "evaluate")]
-    assert [event["metrics"] for event in committed] == [{}, *run.history]
-    progress = [event for event in events if event["what"] == "progress"]
-    assert sorted((event["client"], event["epoch"]) for event in progress) == [
+    committed = [event["fields"] for event in events if event["what"] == "round committed"]
+    assert [(told["round"], told["kind"]) for told in committed] == [(0, "init"), (1, "train"), (2, "evaluate")]
+    assert [told["metrics"] for told in committed] == [{}, *run.history]
+    progress = [event["fields"] for event in events if event["what"] == "progress"]
+    assert sorted((told["client"], told["epoch"]) for told in progress) == [
         ("client-1", 1), ("client-1", 2), ("client-2", 1), ("client-2", 2),
     ]
 

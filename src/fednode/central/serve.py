@@ -10,6 +10,7 @@ import asyncio
 import ctypes
 import errno
 import os
+import resource
 import signal
 import socket
 import threading
@@ -67,6 +68,7 @@ async def serve(
     """
     clock = clock or SystemClock()
     _tune_malloc()
+    _raise_file_limit()
     listening = listen(settings)
     try:
         store = await SqlStore.open(settings.state_dir, clock)
@@ -237,3 +239,10 @@ def _tune_malloc() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 8 * MEBIBYTE)
         libc.mallopt(M_TRIM_THRESHOLD, 256 * MEBIBYTE)
+
+
+def _raise_file_limit() -> None:
+    """Up to what the system allows: every update of a cohort is a mapped file while it is aggregated."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fednode.child import Child
+from fednode.child.child import Child
 from fednode.client.execution import Execution, Offered, Workplace
 from fednode.client.identity import Secrets, StateLock, load_identity
 from fednode.client.link import Link, Member

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from fednode.child import Child
+from fednode.child.child import Child
 from fednode.client.link import FATAL, Link
 from fednode.client.outbox import Finished, Outbox
 from fednode.client.talk import Talk, TrainingConfig

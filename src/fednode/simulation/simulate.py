@@ -10,13 +10,13 @@ import secrets
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from fednode.child_link import is_child
+from fednode.child.link import is_child
 from fednode.clock import SystemClock
 from fednode.core.ids import is_name
 from fednode.core.journal import JournalRow
@@ -84,7 +84,7 @@ def simulate(
     `clients` is a number (they are called client-1, client-2, ...) or names; each gets its part of `data`, cut by
     `split` in the order given. `workers`: processes that train side by side; any number gives the same bits, and
     1 stays in this process. `threads`: of each worker's numeric libraries. `deadline_s`: what one visit may take.
-    `on_event` is called with a dict (`what`, `run_id` and fields) for every event of the run.
+    `on_event` is called for every event of the run with a dict: `seq, wall_s, what, run_id, fields`.
 
     Raises BadConfig, NotFound, DataError and their kin before anything is trained; a run whose clients fail is
     returned with its status and reason.
@@ -176,7 +176,7 @@ def _numbers(pooled: Sequence[Pooled]) -> dict[str, float]:
 def _teller(on_event: OnEvent | None) -> Callable[[Event], None] | None:
     if on_event is None:
         return None
-    return lambda event: on_event({"what": event.what, "run_id": event.run_id, **event.fields})
+    return lambda event: on_event(asdict(event))
 
 
 # --- what was asked for --------------------------------------------------------------------------------

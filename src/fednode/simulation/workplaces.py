@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar, cast
 
 import numpy as np
 
-from fednode.child import Child
+from fednode.child.child import Child
 from fednode.core.json import JsonObject, canonical_json
 from fednode.core.metrics import Metrics
 from fednode.core.params import Params

@@ -2,7 +2,7 @@
 
 Frameworks are imported once and data is loaded once; a crash, a hang or a cancel costs the child, not whoever
 asked. The next request starts a new one, and a new child gives the same bits as a warm one. A child ends within a
-second of its parent's death. `child_link.py` owns the process and its pipes, `child_main.py` runs inside it.
+second of its parent's death. `link` owns the process and its pipes, `main` runs inside it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from fednode import child_messages as messages
-from fednode.child_link import ChildDied, Link
-from fednode.child_messages import Message
+from fednode.child import messages
+from fednode.child.link import ChildDied, Link
+from fednode.child.messages import Message
 from fednode.core.metrics import Metrics
 from fednode.core.records import Failure, Offer, Outcome
 from fednode.core.status import FailureCode

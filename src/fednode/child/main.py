@@ -1,4 +1,4 @@
-"""What runs inside a child process: `python -m fednode.child_main PARENT_PID`, started by `child.Child` only.
+"""What runs inside a child process: `python -m fednode.child.main PARENT_PID`, started by `child.Child` only.
 
 The main thread executes tasks, one request after the other; a reader thread takes the parent's frames, so that a
 cancel or the parent's death is noticed while a task is busy. Tasks may print: their file descriptor 1 is stderr.
@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 
-from fednode import child_messages as messages
-from fednode.child_messages import LENGTH, Message
+from fednode.child import messages
+from fednode.child.messages import LENGTH, Message
 from fednode.core.json import canonical_json
 from fednode.core.metrics import Metrics
 from fednode.core.records import Outcome

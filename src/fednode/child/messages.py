@@ -1,7 +1,7 @@
 """What a child process and its parent say to each other: frames of JSON, and the JSON form of each value.
 
 A frame is four bytes of length (big-endian) and one JSON object. Params never travel in it: they lie in
-safetensors files whose paths do. `child.py` is the parent's side, `child_main.py` the child's.
+safetensors files whose paths do. `child` is the parent's side, `main` the child's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The process of a child, as its parent holds it: environment, pipes, end. What is said is `child_messages.py`."""
+"""The process of a child, as its parent holds it: environment, pipes, end. What is said is in `messages`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fednode import child_messages as messages
-from fednode.child_messages import LENGTH, Message
+from fednode.child import messages
+from fednode.child.messages import LENGTH, Message
 from fednode.errors import TaskFailed
 from fednode.ports import Clock
 
-CHILD_MODULE = "fednode.child_main"
+CHILD_MODULE = "fednode.child.main"
 LAST_WORDS_LINES = 50           # of the child's stderr, kept to explain its death
 LAST_WORDS_CHARS = 20_000       # what a failure's traceback may hold
 READ_BYTES = 1 << 16
