@@ -25,7 +25,7 @@ check: $(STAMP)         ## lint, types and the house rules, in seconds
 test: $(STAMP)          ## lint, types and every test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist worksteal
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

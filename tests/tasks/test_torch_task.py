@@ -437,6 +437,13 @@ def test_the_parts_of_a_split_are_disjoint_and_complete(split: str, of: str) -> 
     assert min(len(one) for one in found) >= 1
 
 
+def test_the_most_skewed_cut_leaves_every_client_a_part_to_train_on() -> None:
+    task = Points()
+    sizes = [len(task.part(part(index, split="dirichlet:0.01"), "train")) for index in (1, 2, 3)]
+    assert sum(sizes) == 90
+    assert min(sizes) >= 15                 # half of a fair share of 30, which is less than a batch of 32
+
+
 def test_many_clients_of_one_folder_load_it_once() -> None:
     loads: list[tuple[Site, str]] = []
 

@@ -26,7 +26,8 @@ from fednode.wire.http import Http, with_retries
 from fednode.wire.messages import RunRequest
 
 Event: TypeAlias = dict[str, Any]
-TASK, SPLIT, PARTITION_SEED, SEED, LEARNING_RATE = "mnist", "dirichlet:0.5", 0, 7, 0.1
+TASK, SPLIT, PARTITION_SEED, SEED = "mnist", "dirichlet:0.5", 0, 1
+TASK_CONFIG = {"learning_rate": 0.1, "batch_size": 16}
 START_S, POLL_S = 30.0, 0.05
 FINAL = ("completed", "failed", "cancelled")
 
@@ -74,7 +75,7 @@ class Demo:
 
     async def _new_run(self, settings: DemoSettings) -> dict[str, Any]:
         request = RunRequest(
-            task=TASK, rounds=settings.rounds, task_config={"learning_rate": LEARNING_RATE}, seed=SEED,
+            task=TASK, rounds=settings.rounds, task_config=TASK_CONFIG, seed=SEED,
             clients=client_names(settings.clients),
         )
         return dict(await self.http.request("POST", "/api/v1/runs", body=request))

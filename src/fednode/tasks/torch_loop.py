@@ -10,22 +10,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fednode.core.metrics import Histogram, Metrics, Split, Sum, Value, pool
+from fednode.core.metrics import Histogram, Metric, Metrics, Split, Sum, Value, pool
 from fednode.core.params import Params, require_match
 from fednode.core.records import Update
 from fednode.core.seeds import derive_seed, global_generators, numpy_rng
 from fednode.errors import TaskFailed
-from fednode.tasks.base import Cancelled, Visit
+from fednode.tasks.base import Cancelled, Site, Visit
 from fednode.tasks.torch_data import Indices, Part, batches
-
-if TYPE_CHECKING:
-    from fednode.tasks.torch_task import TorchTask
 
 NUM_LOCAL_TEST = 2_000          # examples of the test split that score the local model after each epoch
 BUILD_SEED = 0                  # of what a model draws when it is built only to be filled with params
@@ -37,12 +34,31 @@ _NUMPY_DTYPES = frozenset([
 ])
 
 
-def initial_params(task: TorchTask, seed: int) -> Params:
+class Trainable(Protocol):
+    """What the loop asks of a task: the methods of `TorchTask`, which says what each returns."""
+
+    config: Any
+    splits: ClassVar[tuple[Split, ...]]
+    measures: ClassVar[tuple[Metric, ...]]
+    evaluation_batch_size: ClassVar[int]
+
+    def model(self) -> nn.Module: ...
+
+    def optimizer(self, model: nn.Module) -> Any: ...
+
+    def loss(self, outputs: Any, targets: Tensor) -> Tensor: ...
+
+    def metrics(self, outputs: Any, targets: Tensor) -> Mapping[str, Any]: ...
+
+    def part(self, site: Site, split: str) -> Part: ...
+
+
+def initial_params(task: Trainable, seed: int) -> Params:
     """The params of a model that is built by `seed`."""
     return params_of(_build(task, seed))
 
 
-def train(task: TorchTask, params: Params, visit: Visit) -> Update:
+def train(task: Trainable, params: Params, visit: Visit) -> Update:
     """`config.epochs` passes over the site's part of the train split, starting from `params`."""
     with _reproducible(visit.seed, visit.site.threads):
         part, model = task.part(visit.site, "train"), _model_with(task, params)
@@ -54,7 +70,7 @@ def train(task: TorchTask, params: Params, visit: Visit) -> Update:
         return Update(client=visit.site.client, params=params_of(model), num_examples=len(part))
 
 
-def evaluate(task: TorchTask, params: Params, visit: Visit) -> Metrics:
+def evaluate(task: Trainable, params: Params, visit: Visit) -> Metrics:
     """The task's metrics on all of the site's held-out data."""
     with _reproducible(visit.seed, visit.site.threads):
         model = _model_with(task, params)
@@ -70,7 +86,7 @@ def evaluate(task: TorchTask, params: Params, visit: Visit) -> Metrics:
 class _Steps:
     """The steps of one visit: model, optimiser, and where the proximal term pulls to."""
 
-    def __init__(self, task: TorchTask, model: nn.Module, visit: Visit) -> None:
+    def __init__(self, task: Trainable, model: nn.Module, visit: Visit) -> None:
         self._task = task
         self._model = model
         self._optimizer = task.optimizer(model)
@@ -122,7 +138,7 @@ class PlainSgd:
                 param.add_(param.grad, alpha=-self._learning_rate)
 
 
-def _local_scores(task: TorchTask, model: nn.Module, visit: Visit) -> dict[str, float]:
+def _local_scores(task: Trainable, model: nn.Module, visit: Visit) -> dict[str, float]:
     """What the model achieves, while it trains, on some of the test examples: the same ones all through a run."""
     part = task.part(visit.site, "test")
     rows = numpy_rng(derive_seed(visit.client_seed, "local test")).permutation(len(part))[:NUM_LOCAL_TEST]
@@ -133,7 +149,7 @@ def _local_scores(task: TorchTask, model: nn.Module, visit: Visit) -> dict[str, 
 
 
 def _scores(
-    task: TorchTask, model: nn.Module, part: Part, order: Indices, split: Split, is_cancelled: Callable[[], bool]
+    task: Trainable, model: nn.Module, part: Part, order: Indices, split: Split, is_cancelled: Callable[[], bool]
 ) -> dict[str, Value]:
     """The declared metrics of a split over `order`, added up batch by batch."""
     tally = _Tally()
@@ -147,7 +163,7 @@ def _scores(
     return _declared(task, split, tally.values())
 
 
-def _batch_metrics(task: TorchTask, outputs: Any, targets: Tensor) -> dict[str, object]:
+def _batch_metrics(task: Trainable, outputs: Any, targets: Tensor) -> dict[str, object]:
     found: dict[str, object] = dict(task.metrics(outputs, targets))
     if "loss" not in found and _sources(task) & {"loss", f"{VAL_PREFIX}loss"}:
         found["loss"] = task.loss(outputs, targets)
@@ -196,12 +212,12 @@ def _added(name: str, before: Value, now: Value) -> Value:
     raise TaskFailed(f"metric {name!r} changes its kind or its shape between batches", fix="return equal ones")
 
 
-def _sources(task: TorchTask, split: Split | None = None) -> set[str]:
+def _sources(task: Trainable, split: Split | None = None) -> set[str]:
     """Names of the values that the declared metrics of a split (None: of all) are made of."""
     return {measure.of or measure.name for measure in task.measures if split in (None, measure.split)}
 
 
-def _declared(task: TorchTask, split: Split, found: Mapping[str, Value]) -> dict[str, Value]:
+def _declared(task: Trainable, split: Split, found: Mapping[str, Value]) -> dict[str, Value]:
     """Of what was found on a split, what is declared for it. Raises TaskFailed where the two do not fit."""
     owner, all_sources = type(task).__name__, _sources(task)
     for name in sorted(found):
@@ -242,7 +258,7 @@ def _array(name: str, tensor: object) -> np.ndarray[Any, Any]:
     return tensor.detach().contiguous().numpy(force=True)
 
 
-def _model_with(task: TorchTask, params: Params) -> nn.Module:
+def _model_with(task: Trainable, params: Params) -> nn.Module:
     """A new model that holds a copy of `params`. Raises ParamsMismatch where they are another model's."""
     model = _build(task, BUILD_SEED)
     require_match(params, params_of(model).manifest)
@@ -251,7 +267,7 @@ def _model_with(task: TorchTask, params: Params) -> nn.Module:
     return model
 
 
-def _build(task: TorchTask, seed: int) -> nn.Module:
+def _build(task: Trainable, seed: int) -> nn.Module:
     with _generators(seed):
         return task.model()
 

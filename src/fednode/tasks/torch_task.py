@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SPLITS_KEPT = 6                 # whole splits in memory: train and test of a few folders
 ROWS_KEPT = 4_096               # sites whose part is remembered: a few bytes an example
+USUAL_BATCH = 32                # examples that every part of a train split has
 MAX_CLASSES = 1_000             # more different labels are not counted one by one
 
 
@@ -165,7 +166,10 @@ class TorchTask(Task):
         with torch_loop.isolated():
             labels = None if is_test or partition.split == "iid" else self.labels(whole.dataset)
             groups = self.groups(whole.dataset)
-        return partition_indices(labels, len(whole.examples), partition, groups=groups, is_test=is_test)
+        least = 1 if is_test else _least_examples(len(whole.examples), partition.count)
+        return partition_indices(
+            labels, len(whole.examples), partition, groups=groups, is_test=is_test, min_examples=least
+        )
 
 
 class _Whole:
@@ -174,6 +178,14 @@ class _Whole:
     def __init__(self, dataset: Any, examples: Examples) -> None:
         self.dataset = dataset
         self.examples = examples
+
+
+def _least_examples(num_examples: int, num_parts: int) -> int:
+    """A batch of the usual size, however skewed the cut; of a small split, half a fair share.
+
+    No setting of a run enters here: what data a site has must not change with them.
+    """
+    return max(1, min(USUAL_BATCH, num_examples // num_parts // 2))
 
 
 def _place(site: Site) -> str:
