@@ -53,7 +53,7 @@ def test_a_run_is_followed_to_its_end_and_everything_about_it_can_be_read(two: F
     for command in (("runs",), ("runs", "show", "1"), ("clients",), ("models",), ("logs", "1")):
         shown = two.cli(*command)
         assert shown.returncode == 0, shown.stderr
-        assert len(shown.stdout.splitlines()) >= 3, command
+        assert len(shown.stdout.splitlines()) >= 2, command
     assert "hospital-a" in two.cli("runs", "show", run["run_id"][:16]).stdout
 
 
@@ -78,23 +78,22 @@ def test_without_follow_the_id_alone_is_printed_and_with_json_every_line_is_json
     assert [run["number"] for run in two.json("runs")] == [2, 1]
 
 
-@pytest.mark.parametrize(("args", "code", "told"), [
-    (("run", "mnits_3v7"), 2, "mnist_3v7"),
-    (("run", "mnist_3v7", "--strategy", "fedavgx"), 2, "fedavg"),
-    (("run", "mnist_3v7", "--set", "task.epoch=3"), 2, "epochs"),
-    (("run", "mnist_3v7", "--epochs", "0"), 2, "epochs"),
-    (("run", "mnist_3v7", "--clients", "hospital-c"), 2, "hospital-c"),
-    (("run", "mnist_3v7", "--clients", "hospital-a", "--min-updates", "2"), 2, "min_updates"),
-    (("run", "mnist_3v7", "--rounds", "-1"), 2, "rounds"),
-    (("runs", "show", "99"), 2, "99"),
-    (("pause", "run_nothing"), 2, "run_nothing"),
-    (("models", "get", "nothing"), 2, "nothing"),
-])
-def test_what_cannot_be_is_refused_with_the_thing_and_the_fix(two, args, code, told) -> None:
-    done = two.cli(*args)
-    assert done.returncode == code, done.stderr
-    assert told in done.stderr
-    assert "Traceback" not in done.stderr
+def test_what_cannot_be_is_refused_with_the_thing_and_the_fix(two: Federation) -> None:
+    for args, told in [
+        (("run", "mnits_3v7"), "mnist_3v7"),
+        (("run", "mnist_3v7", "--strategy", "fedavgx"), "fedavg"),
+        (("run", "mnist_3v7", "--set", "task.epoch=3"), "epochs"),
+        (("run", "mnist_3v7", "--epochs", "0"), "epochs"),
+        (("run", "mnist_3v7", "--clients", "hospital-c"), "hospital-c"),
+        (("run", "mnist_3v7", "--clients", "hospital-a", "--min-updates", "2"), "min_updates"),
+        (("run", "mnist_3v7", "--rounds", "-1"), "rounds"),
+        (("runs", "show", "99"), "99"),
+        (("pause", "run_nothing"), "run_nothing"),
+        (("models", "get", "nothing"), "nothing"),
+    ]:
+        done = two.cli(*args)
+        assert (done.returncode, "Traceback" in done.stderr) == (2, False), (args, done.stderr)
+        assert told in done.stderr, (args, done.stderr)
     assert two.json("runs") == []
 
 
@@ -134,7 +133,7 @@ def test_a_client_is_refused_before_it_does_anything_wrong(federation: Federatio
         (("--name", "a", "--central", "localhost:5000"), 2, "http://"),
         (("--name", "a", "--task", "mnits"), 2, "mnist"),
         (("--name", "a", "--task", "mnist_3v7", "--data", str(tmp_path / "nowhere")), 6, "nowhere"),
-        (("--name", "a", "--partition", "4/3"), 2, "4/3"),
+        (("--name", "a", "--partition", "4/3"), 2, "no part 4 of 3"),
         (("--name", "a", "--split", "dirichlet:0.5"), 2, "--partition"),
         (("--name", "a", "--task", "mnist_3v7", "--offline-sample", "--token", "op_wrong"), 4, "join"),
     ]:

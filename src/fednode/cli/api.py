@@ -43,13 +43,17 @@ class Api:
 
     async def follow(self, ref: str, on_event: Callable[[dict[str, Any]], None], after: int = 0) -> dict[str, Any]:
         """Tell every event of the run until it has ended; its summary. Outlives a restart of the central node."""
+        wait_s = POLL_S
         while True:
-            answer = await with_retries(self.get)(f"runs/{quoted(ref)}/events", after=str(after), wait=str(POLL_S))
+            path, params = f"runs/{quoted(ref)}/events", {"after": str(after), "wait": str(wait_s)}
+            answer = await with_retries(self.get)(path, **params)
             for event in answer["events"]:
                 on_event(event)
             after = answer["next"]
-            if answer["run"]["status"] in FINAL and not answer["events"]:
-                return dict(answer["run"])
+            if answer["run"]["status"] in FINAL:
+                if not answer["events"]:
+                    return dict(answer["run"])
+                wait_s = 0.0            # it has ended: what is left to tell is there already
 
 
 def quoted(ref: str) -> str:

@@ -28,7 +28,7 @@ from fednode.wire.messages import RunRequest
 Event: TypeAlias = dict[str, Any]
 TASK, SPLIT, PARTITION_SEED, SEED = "mnist", "dirichlet:0.5", 0, 1
 TASK_CONFIG = {"learning_rate": 0.1, "batch_size": 16}
-START_S, POLL_S = 30.0, 0.05
+START_S, POLL_S, POLL_EVENTS_S = 60.0, 0.05, 2.0
 FINAL = ("completed", "failed", "cancelled")
 
 
@@ -81,17 +81,19 @@ class Demo:
         return dict(await self.http.request("POST", "/api/v1/runs", body=request))
 
     async def _follow(self, run_id: str, on_event: Callable[[Event], None]) -> dict[str, Any]:
-        after = 0
+        after, wait_s = 0, POLL_EVENTS_S
         while True:
             for member in self.members:
                 member.require_running()
-            path, params = f"/api/v1/runs/{run_id}/events", {"after": str(after), "wait": "2"}
+            path, params = f"/api/v1/runs/{run_id}/events", {"after": str(after), "wait": str(wait_s)}
             answer = await with_retries(self.http.request)("GET", path, params=params)
             for event in answer["events"]:
                 on_event(event)
             after = answer["next"]
-            if answer["run"]["status"] in FINAL and not answer["events"]:
-                return dict(answer["run"])
+            if answer["run"]["status"] in FINAL:
+                if not answer["events"]:
+                    return dict(answer["run"])
+                wait_s = 0.0            # it has ended: what is left to tell is there already
 
 
 def client_names(num_clients: int) -> list[str]:
