@@ -326,12 +326,13 @@ async def test_events_come_in_order_and_are_waited_for(tmp_path: Path) -> None:
         first = (await fed.people.get("/api/v1/runs/1/events", params={"limit": 2})).json()
         assert [event["what"] for event in first["events"]] == ["run created", "run started"]
         assert first["run"]["number"] == 1
+        work = await a.work()                                           # so the round is open, and told
         rest = (await fed.people.get("/api/v1/runs/1/events", params={"after": first["next"]})).json()
         news = asyncio.create_task(
             fed.people.get("/api/v1/runs/1/events", params={"after": rest["next"], "wait": 20})
         )
         await fed.client("b", offer("another", "another@1"))            # happens, but not in this run
-        await a.do(await a.work())
+        await a.do(work)
         assert (await news).json()["events"][0]["what"] == "update received"
 
 
