@@ -59,7 +59,7 @@ def test_the_readmes_task_trains_as_the_readme_says(tmp_path: Path) -> None:
     command = re.search(r"`fednode simulate (my_task\.py:\w+) --clients 10`", README)
     assert command is not None
     (tmp_path / "my_task.py").write_text(code)
-    done = simulate(command[1], "--clients", "10", "--json", folder=tmp_path)
+    done = simulate(command[1], "--clients", "10", "--seed", "1", "--json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["metrics"]["accuracy"] > 0.8
 
