@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from fednode.cli.options import duration_s, parse_sets, split_names
-from fednode.cli.output import seconds_text, size_text
+from fednode.core.units import seconds_text, size_text
 from fednode.cli.request import run_request
 from fednode.errors import BadConfig
 

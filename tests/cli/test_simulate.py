@@ -47,6 +47,8 @@ def test_with_json_stdout_is_one_object_and_any_number_of_workers_gives_the_same
     (("mnist_3v7", "--data", "/nowhere"), 6, "/nowhere"),
     (("mnist_3v7", "--offline-sample", "--split", "dirichlet:0"), 2, "dirichlet"),
     (("nowhere.py:Task",), 2, "nowhere.py"),
+    (("mnist_3v7", "--strategy", "nowhere.py:Mine"), 2, "nowhere.py"),
+    (("mnist_3v7", "--offline-sample", "--strategy", "fedavgg"), 2, "did you mean 'fedavg'?"),
 ])
 def test_what_cannot_be_is_refused(args: tuple[str, ...], code: int, told: str) -> None:
     done = simulate(*args)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 
 from fednode.core.metrics import Metric, Metrics, Sum
@@ -26,8 +30,9 @@ def config(*, rounds: int = 2, start_model: str = "") -> RunConfig:
     )
 
 
-async def running(store: AnyStore, *, rounds: int = 2, start_model: str = "") -> Run:
-    run = await store.create_run(config(rounds=rounds, start_model=start_model), METRICS)
+async def running(store: AnyStore, *, rounds: int = 2, start_model: str = "", **changes: Any) -> Run:
+    wanted = replace(config(rounds=rounds, start_model=start_model), **changes)
+    run = await store.create_run(wanted, METRICS)
     return await store.move_run(run.id, RunStatus.RUNNING)
 
 
@@ -66,3 +71,17 @@ async def model_0(store: AnyStore, run: Run, *values: float) -> str:
     checkpoint = (await store.position(run.id)).checkpoint
     assert checkpoint is not None
     return checkpoint.model_sha256
+
+
+async def play(
+    store: AnyStore, run: Run, number: int, correct: Mapping[str, int], *, out_of: int = 10, pooled: bool = True
+) -> None:
+    """Round `number`: clients get so many right with model `number` - 1, at a loss of what they got wrong."""
+    checkpoint = (await store.position(run.id)).checkpoint
+    base = checkpoint.model_sha256 if checkpoint else await model_0(store, run)
+    opened = await store.open_round(a_round(run, number, *correct, base=base))
+    for client, hits in correct.items():
+        evaluation = measured(hits, out_of, 1 - hits / out_of)
+        await store.report(opened, brought(client, 1.0, num_examples=100 * number, evaluation=evaluation))
+    if pooled:
+        await store.commit_round(opened, await store.outcomes(opened), State(params=params(float(number))))

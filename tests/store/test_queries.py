@@ -13,6 +13,7 @@ from fednode.clock import HandClock
 from fednode.core.records import Offer, Run, State
 from fednode.core.status import AssignmentStatus, RoundKind, RoundStatus, RunStatus
 from fednode.errors import NameTaken, NotAuthorised, NotFound
+from fednode.store.history import History
 from fednode.store.queries import Queries
 from fednode.store.records import ClientRecord
 from fednode.store.sql import SqlStore
@@ -87,7 +88,7 @@ async def test_rounds_tell_who_brought_what(sql: SqlStore, queries: Queries) -> 
     await sql.report(opened, brought("b", 1.0, num_examples=12))
     await sql.report(opened, failed("c"))
     await sql.close_round(opened, (gone("a"), *await sql.outcomes(opened)))
-    newest, first = await queries.run_rounds(run.id)
+    newest, first = await History(sql).rounds(run.id)
     assert (newest.round.number, newest.round.status, newest.model_sha256) == (1, RoundStatus.CLOSED, None)
     assert [(c.client, c.status, c.num_examples) for c in newest.clients] == [
         ("a", AssignmentStatus.FAILED, None), ("b", AssignmentStatus.REPORTED, 12), ("c", AssignmentStatus.FAILED, None)
@@ -100,9 +101,39 @@ async def test_a_rounds_metrics_are_those_of_the_model_that_it_made(sql: SqlStor
     run = await running(sql)
     await model_0(sql, run)
     await train(sql, run, 1)
-    second, first = await queries.run_rounds(run.id)
+    second, first = await History(sql).rounds(run.id)
     assert second.metrics == {}                     # model 1 is measured in round 2
     assert first.metrics == {"accuracy": 0.75, "loss": 0.5}
+
+
+async def test_rounds_come_a_page_at_a_time_with_the_times_of_each_step(
+    sql: SqlStore, clock: HandClock
+) -> None:
+    run = await running(sql)
+    base = await model_0(sql, run)
+    opened = await sql.open_round(a_round(run, 1, "a", "b", base=base))
+    await clock.advance(2.0)
+    for assignment in await sql.assignments(opened):
+        await sql.mark_leased(assignment)
+    await clock.advance(3.0)
+    await sql.report(opened, brought("a", 1.0))
+    history = History(sql)
+    newest = await history.newest(run.id)
+    assert newest is not None
+    a, b = newest.clients
+    assert (a.leased_s, a.received_s) == (newest.opened_s + 2.0, newest.opened_s + 5.0)
+    assert (b.leased_s, b.received_s) == (newest.opened_s + 2.0, None)
+    assert [view.round.number for view in await history.rounds(run.id, before=1)] == [0]
+    assert (await history.round(run.id, 7)) is None
+
+
+async def test_failures_come_newest_first_with_their_place(sql: SqlStore, queries: Queries) -> None:
+    run = await running(sql)
+    base = await model_0(sql, run)
+    opened = await sql.open_round(a_round(run, 1, "a", "b", base=base))
+    await sql.report(opened, failed("b"))
+    found = await History(sql).failures(run.id)
+    assert [(view.number, view.attempt, view.failure) for view in found] == [(1, 1, failed("b").failure)]
 
 
 async def test_metric_points_are_pooled_and_per_client_and_local(sql: SqlStore, queries: Queries) -> None:

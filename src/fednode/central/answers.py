@@ -1,24 +1,45 @@
-"""The one shape of every error: {code, message, fix}, whoever found it: we, the router, or the validation of a body."""
+"""The one shape of every error, {code, message, fix}, whoever found it: we, the router, or the validation of a body.
+
+How it is told, to a program or to a person at a browser: `error_answers`.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.requests import HTTPConnection
 
 from fednode.errors import FednodeError
 
 SEE_API = "see /openapi.json for what there is"
-_INTERNAL = (
-    "internal", "the central node failed to answer; what happened is in its log",
-    "try again; if it happens again, look at the log of the central node",
+UNAUTHORISED = 401
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """An error as it is told."""
+
+    status: int
+    code: str
+    message: str
+    fix: str
+    headers: Mapping[str, str] | None = None
+
+    @property
+    def body(self) -> dict[str, str]:
+        return {"code": self.code, "message": self.message, "fix": self.fix}
+
+
+# What the caller hears of a mistake of ours: nothing of its insides.
+INTERNAL = Problem(
+    status=500, code="internal", message="the central node failed to answer; what happened is in its log",
+    fix="try again; if it happens again, look at the log of the central node",
 )
+_NO_JSON = Problem(status=422, code="usage", message="the body is no JSON", fix="send a JSON object")
 
 
 class Refusal(HTTPException):
@@ -32,74 +53,44 @@ class Refusal(HTTPException):
         self.fix = fix
 
 
-def error_body(code: str, message: str, fix: str) -> dict[str, str]:
-    return {"code": code, "message": message, "fix": fix}
+def problem_of(error: Exception, connection: HTTPConnection) -> Problem:
+    """What there is to tell of `error`."""
+    if isinstance(error, FednodeError):
+        headers = {"WWW-Authenticate": "Bearer"} if error.http_status == UNAUTHORISED else None
+        return Problem(
+            status=error.http_status, code=error.code, message=error.message, fix=error.fix, headers=headers
+        )
+    if isinstance(error, RequestValidationError):
+        return _of_validation(error)
+    if isinstance(error, HTTPException):
+        return _of_http(error, connection)
+    return INTERNAL
 
 
-def internal_error() -> JSONResponse:
-    """What the caller hears of a mistake of ours: nothing of its insides."""
-    return JSONResponse(error_body(*_INTERNAL), 500)
-
-
-def finite(value: Any) -> Any:
-    """JSON has no infinity and no NaN: None stands for them."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: finite(part) for key, part in value.items()}
-    return [finite(part) for part in value] if isinstance(value, list | tuple) else value
-
-
-def add_error_answers(app: FastAPI) -> None:
-    app.add_exception_handler(FednodeError, _fednode_error)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http_error)
-
-
-def of_fednode_error(error: FednodeError) -> JSONResponse:
-    headers = {"WWW-Authenticate": "Bearer"} if error.http_status == 401 else None
-    return JSONResponse(error_body(error.code, error.message, error.fix), error.http_status, headers)
-
-
-def of_refusal(error: Refusal) -> JSONResponse:
-    return JSONResponse(error_body(error.code, error.detail, error.fix), error.status_code, error.headers)
-
-
-async def _fednode_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, FednodeError)
-    return of_fednode_error(error)
-
-
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
+def _of_validation(error: RequestValidationError) -> Problem:
     """The first field that is wrong, by name."""
-    assert isinstance(error, RequestValidationError)
     errors: Sequence[Any] = error.errors()
     place, *path = errors[0]["loc"]
-    field = ".".join(str(part) for part in path) or str(place)
     if errors[0]["type"] == "json_invalid":
-        return _no_json()
-    message = f"{field}: {errors[0]['msg']}"
-    return JSONResponse(error_body("usage", message, f"correct {field!r}; {SEE_API}"), 422)
+        return _NO_JSON
+    field = ".".join(str(part) for part in path) or str(place)
+    return Problem(
+        status=422, code="usage", message=f"{field}: {errors[0]['msg']}", fix=f"correct {field!r}; {SEE_API}"
+    )
 
 
-async def _http_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
+def _of_http(error: HTTPException, connection: HTTPConnection) -> Problem:
+    path, status = connection.scope["path"], error.status_code
     if isinstance(error, Refusal):
-        return of_refusal(error)
-    if error.status_code == 400:
-        return _no_json()           # the framework's only reason: bytes that are no text
-    code, message, fix = _of_status(error.status_code, request, error.detail)
-    return JSONResponse(error_body(code, message, fix), error.status_code, error.headers)
-
-
-def _no_json() -> JSONResponse:
-    return JSONResponse(error_body("usage", "the body is no JSON", "send a JSON object"), 422)
-
-
-def _of_status(status: int, request: Request, detail: str) -> tuple[str, str, str]:
-    path = request.url.path
+        return Problem(
+            status=status, code=error.code, message=error.detail, fix=error.fix, headers=error.headers
+        )
+    if status == 400:
+        return _NO_JSON         # the framework's only reason: bytes that are no text
+    message = error.detail
     if status == 404:
-        return "not_found", f"there is nothing at {path}", SEE_API
-    if status == 405:
-        return "usage", f"{path} does not take {request.method}", SEE_API
-    return "usage", detail, SEE_API
+        message = f"there is nothing at {path}"
+    elif status == 405:
+        message = f"{path} does not take {connection.scope['method']}"
+    code = "not_found" if status == 404 else "usage"
+    return Problem(status=status, code=code, message=message, fix=SEE_API, headers=error.headers)

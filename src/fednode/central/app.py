@@ -13,15 +13,29 @@ from typing import Any
 
 import structlog
 from fastapi import FastAPI
+from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.staticfiles import StaticFiles
 
-from fednode.central import clients_api, models_api, pages, runs_api, updates_api, work_api
-from fednode.central.answers import add_error_answers
-from fednode.central.auth import Doors, is_loopback_host
+from fednode.central import (
+    clients_api,
+    compare_api,
+    curves_api,
+    models_api,
+    predictions_api,
+    runs_api,
+    updates_api,
+    work_api,
+)
+from fednode.central.activity import Activity
+from fednode.central.auth import Doors
+from fednode.central.error_answers import add_error_answers
 from fednode.central.gate import Gate
 from fednode.central.leases import Leases
 from fednode.central.models import ModelBuffers
-from fednode.central.node import CentralNode, CentralSettings
+from fednode.central.node import CentralNode, CentralSettings, Operator
+from fednode.central.nonces import Nonces
+from fednode.central.pages.routes import PAGES
+from fednode.central.predictions import Predictions
 from fednode.central.presence import Member, Presence
 from fednode.central.runs import Runs
 from fednode.central.tokens import TokenFile
@@ -29,8 +43,10 @@ from fednode.central.uploads import Uploads
 from fednode.central.waiting import TICK_S
 from fednode.errors import StoreError
 from fednode.ports import Clock
+from fednode.store.history import History
 from fednode.store.queries import Queries
 from fednode.store.sql import SqlStore
+from fednode.web.look import STATIC_DIR
 from fednode.wire.messages import PROTOCOL, ErrorBody
 
 SAVE_SEEN_EVERY_S = 5.0
@@ -43,32 +59,39 @@ def create_app(store: SqlStore, clock: Clock, settings: CentralSettings) -> Fast
     node = build_node(store, clock, settings)
     error: dict[str, Any] = {"model": ErrorBody, "description": "What is wrong, and what to do about it"}
     app = FastAPI(
-        title="fednode central node", version=str(PROTOCOL), docs_url=None, redoc_url=None,
+        title="fednode central node", version=str(PROTOCOL), docs_url=None, redoc_url=None, openapi_url=None,
         responses={"4XX": error, "5XX": error},
     )
     app.state.node = node
     add_error_answers(app)
-    for group in (clients_api, work_api, updates_api, runs_api, models_api, pages):
+    for group in (clients_api, work_api, updates_api, runs_api, curves_api, compare_api, models_api, predictions_api):
         app.include_router(group.router)
+    for page in PAGES:
+        app.include_router(page)
     app.add_api_route("/healthz", _healthz, include_in_schema=True, tags=["health"])
-    app.mount("/static", StaticFiles(directory=pages.STATIC_DIR))
+    app.add_api_route("/openapi.json", app.openapi, include_in_schema=False, dependencies=[Operator])
+    app.mount("/static", GZipMiddleware(StaticFiles(directory=STATIC_DIR)))
     app.add_middleware(Gate, doors=node.doors)
     return app
 
 
 def build_node(store: SqlStore, clock: Clock, settings: CentralSettings) -> CentralNode:
     """The parts, each made once. Raises StoreDamaged where the tokens cannot be read."""
-    is_loopback = is_loopback_host(settings.host)
     presence = Presence(clock, gone_after_s=settings.gone_after_s)
     leases = Leases(clock, lease_s=settings.lease_s)
-    tokens = TokenFile(settings.state_dir, clock, is_loopback=is_loopback, is_new_token=settings.is_new_token)
+    tokens = TokenFile(
+        settings.state_dir, clock, is_loopback=settings.is_for_this_machine, is_new_token=settings.is_new_token
+    )
     queries = Queries(store, clock)
     return CentralNode(
-        settings=settings, clock=clock, store=store, queries=queries, presence=presence, leases=leases,
-        doors=Doors(store, presence, tokens, is_loopback=is_loopback),
+        settings=settings, clock=clock, store=store, queries=queries, history=History(store),
+        presence=presence, leases=leases, activity=Activity(clock),
+        doors=Doors(
+            store, presence, tokens, is_loopback=settings.is_loopback, public_url=settings.public_url
+        ),
         runs=Runs(store, queries, presence, leases, clock),
-        uploads=Uploads(store, max_model_bytes=settings.max_model_bytes),
-        models=ModelBuffers(),
+        uploads=Uploads(store, clock, max_model_bytes=settings.max_model_bytes),
+        nonces=Nonces(clock), models=ModelBuffers(), predictions=Predictions(clock),
     )
 
 
@@ -85,6 +108,7 @@ async def living(node: CentralNode) -> AsyncIterator[None]:
     finally:
         node.close_doors()
         housekeeping.cancel()
+        await node.predictions.stop()
         await node.runs.stop()
         await _save_seen(node)
 
@@ -95,6 +119,7 @@ async def _keep_house(node: CentralNode) -> None:
     while True:
         await node.clock.sleep(TICK_S)
         node.presence.uptime.now_s()
+        await node.predictions.stop_if_idle()
         if node.clock.now_s() - last_s >= SAVE_SEEN_EVERY_S:
             last_s = node.clock.now_s()
             await _save_seen(node)

@@ -2,12 +2,12 @@
 
 A client shows its secret, somebody who wants to join the join token, an operator the operator token. On a loopback
 bind the operator's door stands open for this machine's own programs and browser pages: a loopback Host, an Origin (if
-there is one) that is ours, and no sign of a proxy in front. Tokens themselves: `tokens`.
+there is one) that is ours, and no sign of a proxy in front. Everywhere else a browser signs in once by that token and
+keeps a cookie, which changes things for our own pages only. Tokens and the cookie's value: `tokens`.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
@@ -17,23 +17,43 @@ from fednode.central.tokens import TokenFile, hash_secret, require_kind
 from fednode.errors import NotAuthorised
 from fednode.store.records import ClientRecord
 from fednode.store.sql import SqlStore
+from fednode.web.callers import is_loopback_host, why_not_local
 
-PROXY_HEADERS = ("forwarded", "via")
-PROXY_PREFIX = "x-forwarded-"
 SCHEME = "bearer "
+ONLY_READ = ("GET", "HEAD")
 
 
 class Doors:
-    """All checks of one central node."""
+    """All checks of one central node. `public_url`: what a proxy in front makes of it, "" where there is none."""
 
-    def __init__(self, store: SqlStore, presence: Presence, tokens: TokenFile, *, is_loopback: bool) -> None:
+    def __init__(
+        self, store: SqlStore, presence: Presence, tokens: TokenFile, *, is_loopback: bool, public_url: str = ""
+    ) -> None:
         self.tokens = tokens
         self.is_loopback = is_loopback
+        self.public_url = public_url
         self._store = store
         self._presence = presence
 
     async def client_of(self, connection: HTTPConnection) -> ClientRecord:
         """The client whose secret came. A sign of life. Raises NotAuthorised."""
+        record = await self._record_of(connection)
+        self._presence.heard(record.name)
+        return record
+
+    async def identify(self, connection: HTTPConnection) -> tuple[str, ClientRecord | None]:
+        """What the caller is here: `client`, `operator` or `join`; no sign of life. Raises NotAuthorised."""
+        token = bearer_of(connection)
+        if token.startswith("sec_"):
+            return "client", await self._record_of(connection)
+        if token.startswith("join_"):
+            self.tokens.require_join(token)
+            return "join", None
+        self.require_operator(connection)
+        return "operator", None
+
+    async def _record_of(self, connection: HTTPConnection) -> ClientRecord:
+        """Raises NotAuthorised."""
         secret = bearer_of(connection)
         if not secret:
             raise NotAuthorised("no client secret came with this request", fix="register first, then send the secret")
@@ -47,7 +67,6 @@ class Doors:
             raise NotAuthorised(
                 f"client {record.name!r} was revoked", fix="ask the operator; it may join again under another name"
             )
-        self._presence.heard(record.name)
         return record
 
     def require_join(self, connection: HTTPConnection) -> None:
@@ -64,8 +83,21 @@ class Doors:
             self.tokens.require_operator(token)
         elif reason := self._closed_because(connection):
             raise NotAuthorised(
-                f"the operator token is needed: {reason}", fix="send it as `Authorization: Bearer op_...`"
+                f"the operator token is needed: {reason}",
+                fix="sign in at /sign-in, or send it as `Authorization: Bearer op_...`",
             )
+
+    def is_operator(self, connection: HTTPConnection) -> bool:
+        """Whether `require_operator` would let this request pass."""
+        try:
+            self.require_operator(connection)
+        except NotAuthorised:
+            return False
+        return True
+
+    def is_signed_in(self, connection: HTTPConnection) -> bool:
+        """Whether a browser shows what it was given when it signed in here."""
+        return self.tokens.is_seal(connection.cookies.get(self.tokens.cookie_name, ""))
 
     def require_host(self, connection: HTTPConnection) -> None:
         """Raise NotAuthorised for a foreign Host on a loopback bind: a page of somebody else's that found us.
@@ -73,26 +105,36 @@ class Doors:
         Who shows a bearer is exempt: no browser sends one by itself.
         """
         host = connection.headers.get("host", "")
-        if self.is_loopback and not bearer_of(connection) and not is_loopback_host(host):
+        if not self.is_loopback or bearer_of(connection) or is_loopback_host(host):
+            return
+        if not self.public_url or _hostname(host) != urlsplit(self.public_url).hostname:
             raise NotAuthorised(
                 f"this central node answers to this machine's own names, and was called {host!r}",
-                fix="call it localhost, or send a token",
+                fix="call it localhost, or send a token; behind a proxy start it with --public-url",
             )
 
     def _closed_because(self, connection: HTTPConnection) -> str:
-        """Why the operator's door does not stand open for this request; "" where it does."""
-        headers = connection.headers
-        host, origin = headers.get("host", ""), headers.get("origin")
-        proxy = next((n for n in headers if n in PROXY_HEADERS or n.startswith(PROXY_PREFIX)), None)
+        """Why the operator's door does not open for this request, which shows no token; "" where it does."""
+        reason = self._why_sign_in(connection)
+        if not reason or not self.is_signed_in(connection):
+            return reason
+        origin = connection.headers.get("origin")
+        if origin is not None and origin not in self._own_origins(connection):
+            return f"the request was made by a page of {origin!r}"
+        if origin is None and not _only_reads(connection) and not _is_of_same_origin(connection):
+            return "a signed-in browser changes something from our own pages only, and this request names none"
+        return ""
+
+    def _why_sign_in(self, connection: HTTPConnection) -> str:
         if not self.is_loopback:
             return "this central node can be reached from other machines"
-        if proxy is not None:
-            return f"the request came through a proxy ({proxy})"
-        if not is_loopback_host(host):
-            return f"the request is for {host!r}, not for this machine"
-        if origin is not None and urlsplit(origin).netloc != host:
-            return f"the request was made by a page of {origin!r}"
-        return ""
+        if self.public_url:
+            # A proxy may add no header of its own and say Host: localhost, so everybody may be from afar.
+            return f"this central node can be reached as {self.public_url}"
+        return why_not_local(connection.headers)
+
+    def _own_origins(self, connection: HTTPConnection) -> tuple[str, str]:
+        return f"{connection.scope['scheme']}://{connection.headers.get('host', '')}", self.public_url
 
 
 def bearer_of(connection: HTTPConnection) -> str:
@@ -101,15 +143,16 @@ def bearer_of(connection: HTTPConnection) -> str:
     return value[len(SCHEME) :].strip() if value.lower().startswith(SCHEME) else ""
 
 
-def is_loopback_host(host: str) -> bool:
-    """Whether a Host header, or a name to bind, means this machine alone."""
+def _only_reads(connection: HTTPConnection) -> bool:
+    return connection.scope["method"] in ONLY_READ
+
+
+def _is_of_same_origin(connection: HTTPConnection) -> bool:
+    return connection.headers.get("sec-fetch-site") == "same-origin"
+
+
+def _hostname(host: str) -> str:
     try:
-        name = host if host.count(":") > 1 and "[" not in host else urlsplit(f"//{host}").hostname or ""
+        return urlsplit(f"//{host}").hostname or ""
     except ValueError:
-        return False
-    if name.rstrip(".") == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+        return ""

@@ -9,10 +9,11 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from fastapi import APIRouter, Request
 
+from fednode import __version__
 from fednode.central.node import CentralNode, Client, Node, Operator
 from fednode.central.offers import merged_offers
 from fednode.central.presence import Member
-from fednode.central.tokens import hash_secret, new_secret
+from fednode.central.tokens import ASK_FOR_JOIN, hash_secret, new_secret
 from fednode.core.ids import make_id
 from fednode.core.metrics import check_metrics
 from fednode.core.records import Offer
@@ -20,7 +21,16 @@ from fednode.core.status import ClientStatus
 from fednode.errors import BadConfig, NotAuthorised
 from fednode.run_config import check_offer
 from fednode.store.records import ClientRecord
-from fednode.wire.messages import OfferBody, Presence, Registered, Registration, registration_text
+from fednode.wire.messages import (
+    Farewell,
+    Nonce,
+    NonceRequest,
+    OfferBody,
+    Presence,
+    Registered,
+    Registration,
+    registration_text,
+)
 
 router = APIRouter(prefix="/api/v1", tags=["clients"])
 
@@ -28,13 +38,22 @@ router = APIRouter(prefix="/api/v1", tags=["clients"])
 @router.post("/clients")
 async def register(body: Registration, request: Request, node: Node) -> Registered:
     """Join, by a join token and a signature of the client's own key. The same key again gets a new secret."""
-    node.doors.require_join(request)
+    if not body.nonce:
+        node.doors.require_join(request)
     _require_proof(body)
+    if body.nonce:
+        await _require_known_key(body, node)
     secret = new_secret()
     record = await _enrol(body, hash_secret(secret), node)
     _refresh(node, record)
     node.presence.heard(record.name)
     return Registered(client_id=record.id, name=record.name, secret=secret)
+
+
+@router.post("/nonces")
+async def make_nonce(body: NonceRequest, node: Node) -> Nonce:
+    """What a known client signs to get a new secret without a join token. Says nothing of who is known."""
+    return Nonce(nonce=node.nonces.make(body.name))
 
 
 @router.put("/clients/me")
@@ -44,13 +63,17 @@ async def say_presence(body: Presence, client: Client, node: Node) -> dict[str, 
     await node.store.set_presence(client.name, offers, body.versions)
     node.presence.enrol(Member(name=client.name, offers=offers))
     node.presence.heard(client.name)
+    node.presence.wants_work(client.name)
     return {}
 
 
 @router.post("/clients/me/leave")
-async def leave(client: Client, node: Node) -> dict[str, Any]:
-    """A client that stops says so: it is gone at once, nobody waits for it."""
-    node.presence.leave(client.name)
+async def leave(client: Client, node: Node, body: Farewell | None = None) -> dict[str, Any]:
+    """A client that stops says so: it is gone at once, nobody waits for it. Where it ends what it holds first, then."""
+    if body is not None and body.holding:
+        node.presence.finish(client.name)
+    else:
+        node.presence.leave(client.name, body.reason if body is not None else "")
     return {}
 
 
@@ -77,6 +100,14 @@ async def revoke(name: str, node: Node) -> dict[str, Any]:
     return client_row(node, await node.store.client(name))
 
 
+@router.post("/clients/{name}/rotate", dependencies=[Operator])
+async def rotate(name: str, node: Node) -> dict[str, Any]:
+    """Its secret opens nothing any more; a client that runs gets a new one by its key, and goes on."""
+    await node.store.expire_secret(name, hash_secret(new_secret()))
+    node.leases.client_bell(name).ring()
+    return client_row(node, await node.store.client(name))
+
+
 @router.get("/tasks", dependencies=[Operator])
 async def list_tasks(node: Node) -> list[dict[str, Any]]:
     """What the enrolled clients offer: one entry a version of a task, with the schema of its settings."""
@@ -86,10 +117,40 @@ async def list_tasks(node: Node) -> list[dict[str, Any]]:
     ]
 
 
+@router.get("/tokens/join", dependencies=[Operator])
+async def join_token(request: Request, node: Node) -> dict[str, Any]:
+    """What a new client needs: the join token, until when it is good (wall seconds; null: for ever), the address."""
+    tokens = node.doors.tokens
+    return {
+        "join_token": tokens.join_token, "expires_s": tokens.join_expires_s, "url": node.base_url(request)
+    }
+
+
 @router.post("/tokens/join", dependencies=[Operator])
-async def new_join_token(node: Node) -> dict[str, str]:
+async def new_join_token(request: Request, node: Node) -> dict[str, Any]:
     """A new join token; the old one admits nobody any more."""
-    return {"join_token": node.doors.tokens.renew_join_token()}
+    node.doors.tokens.renew_join_token()
+    return await join_token(request, node)
+
+
+@router.get("/whoami")
+async def whoami(request: Request, node: Node, name: str = "", public_key: str = "") -> dict[str, Any]:
+    """What the bearer that came opens here; and whether a client of this name and key is known. Changes nothing."""
+    kind, client = await node.doors.identify(request)
+    known = await node.store.find_client(client.name if client else name)
+    return {
+        "kind": kind, "version": __version__, "name": known.name if known else name,
+        "name_is": _standing(known, client.public_key if client else public_key),
+    }
+
+
+def _standing(known: ClientRecord | None, public_key: str) -> str:
+    """What the name is to whoever has that key: free, yours, revoked or taken."""
+    if known is None:
+        return "free"
+    if known.public_key != public_key:
+        return "taken"
+    return "revoked" if known.is_revoked else "yours"
 
 
 def client_row(node: CentralNode, record: ClientRecord) -> dict[str, Any]:
@@ -97,6 +158,7 @@ def client_row(node: CentralNode, record: ClientRecord) -> dict[str, Any]:
     last_seen_s = max(record.last_seen_s, node.presence.last_seen_s(record.name))
     return {
         "client_id": record.id, "name": record.name, "status": status_of(node, record).value,
+        "reason": node.presence.farewell(record.name),
         "last_seen_s": last_seen_s, "unheard_s": max(0.0, node.clock.wall_s() - last_seen_s),
         "joined_s": record.joined_s,
         "versions": dict(record.versions),
@@ -109,7 +171,7 @@ def client_row(node: CentralNode, record: ClientRecord) -> dict[str, Any]:
 def status_of(node: CentralNode, record: ClientRecord) -> ClientStatus:
     if record.is_revoked:
         return ClientStatus.REVOKED
-    if not node.presence.is_there(record.name):
+    if not node.presence.is_heard(record.name):
         return ClientStatus.GONE
     return ClientStatus.BUSY if node.leases.is_busy(record.name) else ClientStatus.ONLINE
 
@@ -123,6 +185,14 @@ def _require_proof(body: Registration) -> None:
             f"the proof for {body.name!r} was not made by the key that came with it",
             fix="sign it with the client's own key",
         ) from None
+
+
+async def _require_known_key(body: Registration, node: CentralNode) -> None:
+    """Raises NotAuthorised unless the name is this key's, and the nonce is fresh."""
+    known = await node.store.find_client(body.name)
+    if known is None or known.public_key != body.public_key:
+        raise NotAuthorised(f"no client {body.name!r} with this key is known here", fix=ASK_FOR_JOIN)
+    node.nonces.use_up(body.name, body.nonce)
 
 
 async def _enrol(body: Registration, secret_sha256: str, node: CentralNode) -> ClientRecord:

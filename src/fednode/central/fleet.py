@@ -122,7 +122,7 @@ class LeasedFleet:
             # Who is named but does not offer the task (any more) belongs to the picture, too.
             absent = [*absent, *self._presence.missing(run.config)]
             return f"waiting for {num_needed} of {len(roster)} clients: {self._listed(absent)}"
-        awaited = [name for name in absent if not self._presence.is_gone(name)]
+        awaited = [name for name in absent if self._presence.is_awaited(name)]
         if awaited:
             return f"waiting up to {self._presence.gone_after_s:g} s for {', '.join(awaited)} after a restart"
         return ""

@@ -1,4 +1,4 @@
-"""What every request passes before it is routed: Host, protocol, size; and what every answer carries.
+"""What every request passes before it is routed: Host, protocol, size; and the headers that every answer carries.
 
 Plain ASGI, no response is wrapped: bodies stream through untouched. Who may do what is decided behind it, by `auth`.
 """
@@ -13,13 +13,17 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fednode.central.answers import Refusal, internal_error, of_fednode_error, of_refusal
+from fednode.central.answers import Refusal, problem_of
 from fednode.central.auth import Doors
+from fednode.central.error_answers import told
 from fednode.errors import FednodeError, UsageError, VersionMismatch
+from fednode.web.callers import is_loopback_host
+from fednode.web.headers import HSTS, KEEP_NOTHING, SECURITY_HEADERS, cache_rule
 from fednode.wire.messages import PROTOCOL, PROTOCOL_HEADER
 
 MAX_JSON_BYTES = 1 << 20
 MAX_PRESENCE_BYTES = 4 << 20            # offers carry schemas
+BAD_REQUEST = 400
 PRESENCE_PATH = "/api/v1/clients/me"
 _BODY_OF_UPDATE = re.compile(r"/api/v1/assignments/[^/]+/update")
 OLDEST_PROTOCOL = max(1, PROTOCOL - 1)
@@ -39,17 +43,14 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(send)
+        answer, connection = _Answer(scope, send), HTTPConnection(scope)
         try:
-            self._check(HTTPConnection(scope))
+            self._check(connection)
             await self._app(scope, _limited(scope, receive), answer.send)
-        except FednodeError as error:
-            await answer.refuse(of_fednode_error(error), scope, receive)
-        except Refusal as error:
-            await answer.refuse(of_refusal(error), scope, receive)
-        except Exception:       # a mistake of ours: it is logged whole, and told without its insides
-            log.exception("request.failed", method=scope["method"], path=scope["path"])
-            await answer.refuse(internal_error(), scope, receive)
+        except Exception as error:
+            if not isinstance(error, FednodeError | Refusal):       # a mistake of ours: it is logged whole
+                log.exception("request.failed", method=scope["method"], path=scope["path"])
+            await answer.refuse(told(problem_of(error, connection), connection), scope, receive)
 
     def _check(self, connection: HTTPConnection) -> None:
         hosts = connection.headers.getlist("host")
@@ -64,17 +65,28 @@ class Gate:
 
 
 class _Answer:
-    """Puts our header on every answer, and knows whether one has begun."""
+    """Puts our headers on every answer, and knows whether one has begun."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._scope = scope
         self._send = send
         self._has_begun = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._has_begun = True
-            MutableHeaders(scope=message)[PROTOCOL_HEADER] = str(PROTOCOL)
+            self._add_headers(MutableHeaders(scope=message), message["status"])
         await self._send(message)
+
+    def _add_headers(self, headers: MutableHeaders, status: int) -> None:
+        scope = self._scope
+        rule = cache_rule(scope["path"], scope["query_string"]) if status < BAD_REQUEST else KEEP_NOTHING
+        headers[PROTOCOL_HEADER] = str(PROTOCOL)
+        headers.update(SECURITY_HEADERS)
+        headers.setdefault("Cache-Control", rule)
+        # Of a name that others share, such as localhost, it would shut out their clear ports.
+        if scope["scheme"] == "https" and not is_loopback_host(Headers(scope=scope).get("host", "")):
+            headers[HSTS[0]] = HSTS[1]
 
     async def refuse(self, response: Response, scope: Scope, receive: Receive) -> None:
         """Nothing can be said any more where an answer has begun: the connection ends."""

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Request
 from starlette.responses import Response
 
-from fednode.central.answers import finite
 from fednode.central.auth import bearer_of
 from fednode.central.models import params_response
 from fednode.central.node import Node, Operator
+from fednode.core.json import finite
 from fednode.wire.messages import MEDIA_TYPE
 
 SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -34,7 +34,8 @@ class Presence:
         self._started_s = self.uptime.now_s()
         self._members: dict[str, Member] = {}
         self._heard_s: dict[str, float] = {}        # up-time; absent: not since the start, or it said goodbye
-        self._left: set[str] = set()
+        self._left: dict[str, str] = {}             # who said goodbye -> why, "" where it did not say
+        self._finishing: set[str] = set()           # who says goodbye as soon as what it holds is done
         self._unsaved: set[str] = set()
 
     def enrol(self, member: Member) -> None:
@@ -49,17 +50,33 @@ class Presence:
         if name not in self._members:
             return
         self._heard_s[name] = self.uptime.now_s()
-        self._left.discard(name)
+        self._left.pop(name, None)
         self._members[name] = replace(self._members[name], last_seen_s=self._clock.wall_s())
         self._unsaved.add(name)
 
-    def leave(self, name: str) -> None:
+    def leave(self, name: str, reason: str = "") -> None:
         """It said goodbye: gone at once."""
-        self._left.add(name)
+        self._finishing.discard(name)
+        self._left[name] = reason
+
+    def finish(self, name: str) -> None:
+        """It ends what it holds and wants nothing after that: still awaited, selected no more."""
+        self._finishing.add(name)
+
+    def wants_work(self, name: str) -> None:
+        """Whatever it said before, it is here for more."""
+        self._finishing.discard(name)
 
     def is_there(self, name: str) -> bool:
-        """Heard of, and lately."""
+        """Heard of lately, and here for work."""
+        return self.is_heard(name) and name not in self._finishing
+
+    def is_heard(self, name: str) -> bool:
         return name in self._heard_s and not self.is_gone(name)
+
+    def is_awaited(self, name: str) -> bool:
+        """Not heard of since the start of this process, and not yet for too long."""
+        return not self.is_gone(name) and name not in self._heard_s
 
     def is_gone(self, name: str) -> bool:
         """Unheard of for too long. Right after a start somebody may be neither there nor gone."""
@@ -71,10 +88,21 @@ class Presence:
         """One sentence for the round's record."""
         if name not in self._members:
             return "was revoked"
-        return "was stopped" if name in self._left else f"unheard of for {self.gone_after_s:g} s"
+        if name in self._left:
+            return self._left[name] or "was stopped"
+        return f"unheard of for {self.gone_after_s:g} s"
+
+    def farewell(self, name: str) -> str:
+        """The reason that it gave when it left; "" where it is here, or gave none."""
+        return self._left.get(name, "")
 
     def gone_since(self, name: str) -> str:
-        """`hospital-b gone since 02:14`, in this machine's local time, with the date where it is not today's."""
+        """`hospital-b gone since 02:14`, in this machine's local time, with the date where it is not today's.
+
+        Who gave a reason when it left is told by that: `hospital-b: sharing paused by its owner`.
+        """
+        if reason := self.farewell(name):
+            return f"{name}: {reason}"
         if name not in self._members or not self._members[name].last_seen_s:
             return f"{name} never seen"
         seen = _local(self._members[name].last_seen_s)

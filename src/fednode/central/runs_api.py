@@ -9,12 +9,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
-from fednode.central.answers import finite
 from fednode.central.node import CentralNode, Node, Operator
 from fednode.central.waiting import first_of, hung_up
 from fednode.central.work_api import MAX_WAIT_S, Wait
+from fednode.core.json import finite
 from fednode.core.status import is_final
-from fednode.store.queries import ClientInRound, RoundView, RunView
+from fednode.store.history import ClientInRound, RoundView
+from fednode.store.queries import RunView
 from fednode.store.records import Event
 from fednode.wire.messages import PauseRequest, RunRequest, RunSummary
 
@@ -40,7 +41,7 @@ async def create_run(body: RunRequest, node: Node) -> RunSummary:
 async def show_run(ref: str, node: Node) -> dict[str, Any]:
     """A run by number, id or prefix: its summary, and every attempt of every round, newest first."""
     view = await node.queries.run_summary(ref)
-    history = [round_row(round_) for round_ in await node.queries.run_rounds(view.run.id)]
+    history = [round_row(round_) for round_ in await node.history.rounds(view.run.id)]
     metrics = [metric.to_json() for metric in view.run.metrics]
     return {
         **summary_of(node, view).model_dump(mode="json"), "fingerprint": view.run.config.fingerprint,
@@ -160,6 +161,7 @@ def _client_row(view: ClientInRound) -> dict[str, Any]:
     return {
         "client": view.client, "status": view.status.value, "deliveries": view.deliveries,
         "num_examples": view.num_examples, "num_bytes": view.num_bytes,
+        "leased_s": view.leased_s, "sent_s": view.sent_s, "received_s": view.received_s,
         "failure": {"code": failure.code.value, "reason": failure.reason} if failure else None,
     }
 

@@ -21,8 +21,9 @@ from pathlib import Path
 
 import uvicorn
 
+from fednode.central.addresses import lan_url, local_url
 from fednode.central.app import create_app, living
-from fednode.central.auth import is_loopback_host
+from fednode.central.certificate import Certificate
 from fednode.central.node import CentralNode, CentralSettings
 from fednode.central.tokens import write_private
 from fednode.clock import SystemClock
@@ -39,7 +40,6 @@ KEEP_ALIVE_S = 75               # of an idle connection: longer than a client's 
 BACKLOG = 2048
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 MEBIBYTE = 1 << 20
-ANYWHERE = ("", "0.0.0.0", "::")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +47,20 @@ class Serving:
     """A central node that answers now."""
 
     url: str                    # for this machine
+    public_url: str             # for others, as far as this machine can know
     host: str
     port: int
     state_dir: Path
     join_token: str
     operator_token: str
-    is_loopback: bool           # else everything on the way can be read: there is no TLS
+    is_for_this_machine: bool   # else a browser signs in, and others may come
+    is_clear: bool              # what goes by can be read on the way
+    certificate: Certificate | None
+
+    @property
+    def sign_in_url(self) -> str:
+        """Opened once in a browser, it signs that browser in."""
+        return f"{self.public_url}/sign-in?token={self.operator_token}"
 
 
 def _say_nothing(serving: Serving) -> None: ...
@@ -83,11 +91,12 @@ async def serve(
 def listen(settings: CentralSettings) -> socket.socket:
     """The bound socket. Raises UsageError, PortTaken."""
     host = settings.host.strip("[]")
-    if not is_loopback_host(host) and not settings.is_insecure:
+    if _is_clear(settings) and not settings.is_insecure:
         raise UsageError(
             f"--host {settings.host} can be reached from other machines, and what goes by can be read on the way: "
             "there is no TLS here",
-            fix="add --insecure if that network is yours, or put a TLS proxy in front of --host 127.0.0.1",
+            fix="give --tls-cert and --tls-key, or put a TLS proxy in front of --host 127.0.0.1, "
+            "or add --insecure if that network is yours",
         )
     try:
         found = socket.getaddrinfo(host or None, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -135,10 +144,13 @@ class _Uvicorn(uvicorn.Server):
     """uvicorn without its hold on signals, and with long-polls that end before it waits for them."""
 
     def __init__(self, app: object, node: CentralNode) -> None:
+        certificate = node.settings.certificate
         super().__init__(uvicorn.Config(
             app,  # type: ignore[arg-type]
             log_config=None, access_log=False, lifespan="off", ws="none", server_header=False, backlog=BACKLOG,
+            proxy_headers=False,        # what a proxy says of itself is for the doors to judge
             timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=DRAIN_S,
+            ssl_certfile=certificate and certificate.cert_path, ssl_keyfile=certificate and certificate.key_path,
         ))
         self._node = node
         self._ready = asyncio.Event()
@@ -186,7 +198,7 @@ def _note(settings: CentralSettings, serving: Serving) -> Iterator[None]:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_private(path, {
         "url": serving.url, "join_token": serving.join_token, "operator_token": serving.operator_token,
-        "pid": os.getpid(),
+        "pid": os.getpid(), "certificate": serving.certificate.pem if serving.certificate else "",
     })
     try:
         yield
@@ -197,16 +209,20 @@ def _note(settings: CentralSettings, serving: Serving) -> Iterator[None]:
 
 def _facts(settings: CentralSettings, node: CentralNode, listening: socket.socket) -> Serving:
     port = listening.getsockname()[1]
-    host = "localhost" if settings.host in ANYWHERE else settings.host
     tokens = node.doors.tokens
     return Serving(
-        url=f"http://{_in_url(host)}:{port}", host=settings.host, port=port, state_dir=settings.state_dir,
-        join_token=tokens.join_token, operator_token=tokens.operator_token, is_loopback=node.doors.is_loopback,
+        url=local_url(settings.scheme, settings.host, port),
+        public_url=settings.public_url or lan_url(settings.host, port, settings.certificate),
+        host=settings.host, port=port, state_dir=settings.state_dir,
+        join_token=tokens.join_token, operator_token=tokens.operator_token,
+        is_for_this_machine=settings.is_for_this_machine, is_clear=_is_clear(settings),
+        certificate=settings.certificate,
     )
 
 
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+def _is_clear(settings: CentralSettings) -> bool:
+    """Whether something leaves this machine as it is. A proxy in front answers for its own half of the way."""
+    return not settings.is_loopback and settings.certificate is None
 
 
 @contextmanager

@@ -47,6 +47,7 @@ async def announce_update(assignment: str, body: Announcement, client: Client, n
     except (ParamsError, TooLarge) as error:
         await _refuse(node, round_, client.name, error)
         raise
+    node.activity.note(client.name, round_, "uploading")
     return await _ticket(node, assignment, round_, client.name, upload)
 
 
@@ -132,6 +133,7 @@ async def _report(node: CentralNode, round_: Round, client: str, upload: Upload)
         raise
     node.uploads.forget(upload)
     node.leases.settle(round_, client)
+    node.activity.rest(client)
 
 
 async def _sound_blob(node: CentralNode, round_: Round, client: str, upload: Upload) -> Blob:
@@ -153,6 +155,7 @@ async def _refuse(node: CentralNode, round_: Round, client: str, error: FednodeE
     node.uploads.drop_all(round_, client)
     await node.store.report(round_, Outcome(client=client, failure=failure))
     node.leases.settle(round_, client)
+    node.activity.rest(client)
 
 
 def _url(assignment: str) -> str:

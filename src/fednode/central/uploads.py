@@ -22,6 +22,7 @@ from fednode.core.params import Manifest, require_finite
 from fednode.core.records import Round
 from fednode.core.status import RoundKind
 from fednode.errors import BadParamsFile, Conflict, NotFound, ParamsError, ParamsMismatch, StoreDamaged, TooLarge
+from fednode.ports import Clock
 from fednode.store.params_files import fsync, round_key
 from fednode.store.records import Blob
 from fednode.store.sql import SqlStore
@@ -40,6 +41,7 @@ class Upload:
     path: Path
     announced: Announcement
     check: BodyCheck | None             # None: the first params of a run, which nothing can be held against yet
+    announced_s: float                  # wall time
     offset: int = 0                     # bytes on disk, all of them seen by `check`
     defect: ParamsError | TooLarge | None = None      # the rest still comes in: its digest tells whose fault it is
     writer: int = 0                     # a new connection takes over from one that may be dead
@@ -58,8 +60,9 @@ class Upload:
 class Uploads:
     """All bodies under way at this central node."""
 
-    def __init__(self, store: SqlStore, *, max_model_bytes: int) -> None:
+    def __init__(self, store: SqlStore, clock: Clock, *, max_model_bytes: int) -> None:
         self._store = store
+        self._clock = clock
         self._max_model_bytes = max_model_bytes
         self._open: dict[Path, Upload] = {}
         self._manifests: dict[str, Manifest] = {}       # by sha256 of the base model: a few bytes a tensor
@@ -72,7 +75,9 @@ class Uploads:
         upload = self._open.get(path)
         if upload is None or upload.announced != announced:
             self._close(round_, client)
-            upload = self._open[path] = Upload(path=path, announced=announced, check=check)
+            upload = self._open[path] = Upload(
+                path=path, announced=announced, check=check, announced_s=self._clock.wall_s()
+            )
         async with upload.finishing:
             if not upload.has_begun:
                 await asyncio.to_thread(self._begin, upload, round_, client)
@@ -110,7 +115,10 @@ class Uploads:
             raise upload.defect
         if upload.check is None:
             await asyncio.to_thread(_check_first, upload.path)
-        return Blob(path=upload.path, digest=upload.announced.digest, num_bytes=upload.announced.num_bytes)
+        announced = upload.announced
+        return Blob(
+            path=upload.path, digest=announced.digest, num_bytes=announced.num_bytes, sent_s=upload.announced_s
+        )
 
     def drop(self, upload: Upload) -> None:
         """Forget it, and what has come of it."""

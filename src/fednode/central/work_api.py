@@ -33,6 +33,8 @@ Wait = Annotated[float, Query(ge=0, le=60, allow_inf_nan=False)]
 async def get_work(client: Client, node: Node, request: Request, wait: Wait = 0.0, holding: str = "") -> Work:
     """The next piece of work, as soon as there is one; `holding` renews what the client is at, and hears its end."""
     until_s = node.clock.now_s() + min(wait, MAX_WAIT_S)
+    if not holding:
+        node.presence.wants_work(client.name)
     while True:
         rung = node.leases.client_bell(client.name).listen()
         work = await _look(node, client.name, holding)
@@ -51,7 +53,9 @@ async def _look(node: CentralNode, client: str, holding: str) -> Work | None:
         return None if await _may_go_on(node, client, holding) else Work(withdrawn=True)
     post = node.leases.lease(client)
     if post is None:
+        node.activity.rest(client)
         return None
+    node.activity.note(client, post.round, "preparing" if post.round.kind is RoundKind.INIT else "evaluating")
     return Work(assignment=await _body_of(node, post))
 
 
@@ -100,10 +104,14 @@ async def report_metrics(assignment: str, body: Progress, client: Client, node: 
     round_, _ = await find_assignment(node, client.name, assignment)
     for epoch in body.local:
         node.store.report_progress(round_, client.name, epoch.epoch, epoch.values)
+        node.activity.note(client.name, round_, "training", epoch=epoch.epoch, values=epoch.values)
     if body.evaluation is not None:
         await node.store.report_evaluation(round_, client.name, _metrics(body.evaluation))
         if round_.kind is RoundKind.EVALUATE:
             node.leases.settle(round_, client.name)
+            node.activity.rest(client.name)
+        elif not body.local:
+            node.activity.note(client.name, round_, "training")
     return {}
 
 
@@ -114,6 +122,7 @@ async def report_failure(assignment: str, body: FailureBody, client: Client, nod
     failure = Failure(client=client.name, code=body.code, reason=body.reason, traceback=body.traceback)
     await node.store.report(round_, Outcome(client=client.name, failure=failure))
     node.leases.settle(round_, client.name)
+    node.activity.rest(client.name)
     return {}
 
 

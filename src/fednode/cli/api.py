@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from fednode.settings import Settings, load_settings, read_note
+from fednode.settings import Settings, load_settings, pin_of, read_note, url_by_note
 from fednode.wire.http import Http, with_retries
 from fednode.wire.messages import PauseRequest, RunRequest
 
@@ -28,6 +28,11 @@ class Api:
     async def get(self, path: str, **params: str) -> Any:
         return await self.http.request("GET", f"/api/v1/{path}", params=params, timeout_s=POLL_S + 15)
 
+    async def compare(self, refs: Sequence[str]) -> dict[str, Any]:
+        """These runs beside one another, with the table of local-only runs where there is one."""
+        asked = "&".join(f"run={quoted(ref)}" for ref in refs)
+        return dict(await self.get(f"compare?{asked}"))
+
     async def start_run(self, request: RunRequest) -> dict[str, Any]:
         return dict(await self.http.request("POST", "/api/v1/runs", body=request))
 
@@ -35,8 +40,13 @@ class Api:
         """`pause`, `resume` or `cancel` a run."""
         return dict(await self.http.request("POST", f"/api/v1/runs/{quoted(ref)}/{verb}", body=body))
 
-    async def revoke(self, name: str) -> None:
-        await self.http.request("POST", f"/api/v1/clients/{quoted(name)}/revoke")
+    async def act_on_client(self, name: str, verb: str) -> dict[str, Any]:
+        """`revoke` or `rotate` a client."""
+        return dict(await self.http.request("POST", f"/api/v1/clients/{quoted(name)}/{verb}"))
+
+    async def joining(self, *, is_new: bool) -> dict[str, Any]:
+        """What a new client needs: address and join token. `is_new`: the old token admits nobody any more."""
+        return dict(await self.http.request("POST" if is_new else "GET", "/api/v1/tokens/join"))
 
     async def download(self, sha256: str, target: Path) -> None:
         await self.http.download(f"/api/v1/models/{sha256}/params", target, expect_sha256=sha256)
@@ -63,8 +73,9 @@ def quoted(ref: str) -> str:
 @asynccontextmanager
 async def open_api(settings: Settings) -> AsyncIterator[Api]:
     """The API, opened by `--token` or by the note that this user's own central node left."""
-    token = settings.token or str(read_note(settings.state_dir, settings.central).get("operator_token", ""))
-    async with Http(settings.central, token=token, ca=settings.ca) as http:
+    note = read_note(settings.state_dir, settings.central)
+    url, token = url_by_note(settings.central, note), settings.token or str(note.get("operator_token", ""))
+    async with Http(url, token=token, ca=settings.ca, pin=pin_of(note)) as http:
         yield Api(http)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fednode.cli import central, client, clients, demo, models, run, runs, simulate
+from fednode.cli import central, client, clients, config, demo, models, run, runs, simulate
 from fednode.cli.output import Command, plain
 
 app = typer.Typer(
@@ -33,7 +33,6 @@ def fednode(
 
 _COMMANDS: dict[str, Command] = {
     "demo": demo.demo,
-    "central": central.central,
     "client": client.client,
     "run": run.run,
     "simulate": simulate.simulate,
@@ -44,9 +43,11 @@ _COMMANDS: dict[str, Command] = {
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(plain(_command))
+app.add_typer(central.app, name="central")
 app.add_typer(runs.app, name="runs")
 app.add_typer(clients.app, name="clients")
 app.add_typer(models.app, name="models")
+app.add_typer(config.app, name="config")
 
 
 def main() -> None:

@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fednode.cli import options as o
-from fednode.cli.output import Voice, size_text
-from fednode.errors import RunEnded
+from fednode.cli.compare import tell_alone
+from fednode.cli.output import Voice
+from fednode.core.units import size_text
 
 if TYPE_CHECKING:
     from fednode.demo.federation import Demo, DemoSettings
@@ -54,7 +56,12 @@ async def _play(voice: Voice, settings: DemoSettings, stays: bool) -> None:
     async with demo_federation(settings) as demo:
         voice.say(f"Dashboard: {demo.url}")
         summary = await demo.train(settings, _teller(voice, settings.rounds))
-        _tell_end(voice, demo, summary)
+        demo.require_completed(summary)
+        model = demo.models_dir / f"{summary['model_sha256']}.safetensors"
+        _tell_end(voice, model, summary)
+        alone = await _train_alone(voice, demo, settings, summary)
+        if voice.is_json:
+            voice.result(summary | {"model_path": str(model), "url": demo.url, "alone": alone})
         if stays:
             voice.note("The dashboard stays up. Ctrl-C ends the demo; what it learnt is kept.")
             await asyncio.Event().wait()
@@ -70,12 +77,16 @@ def _teller(voice: Voice, rounds: int) -> Any:
     return tell
 
 
-def _tell_end(voice: Voice, demo: Demo, summary: dict[str, Any]) -> None:
-    if summary["status"] != "completed":
-        raise RunEnded(f"the run {summary['status']}: {summary['reason']}", fix=f"see the logs in {demo.state_dir / 'logs'}")
-    model = demo.models_dir / f"{summary['model_sha256']}.safetensors"
+def _tell_end(voice: Voice, model: Path, summary: dict[str, Any]) -> None:
     voice.say(f"Model: {model} ({size_text(model.stat().st_size)})")
-    if voice.is_json:
-        voice.result(summary | {"model_path": str(model), "url": demo.url})
-    else:
-        voice.say(f"Final test accuracy: {summary['metrics']['accuracy']:.4f}")
+    voice.say(f"Final test accuracy: {summary['metrics']['accuracy']:.4f}")
+
+
+async def _train_alone(voice: Voice, demo: Demo, settings: DemoSettings, summary: dict[str, Any]) -> dict[str, Any] | None:
+    """Why one would federate: what each client reaches with its own images only."""
+    if settings.clients > 1:
+        voice.say(f"\nNow each client alone, on its own images: {settings.clients} runs side by side, {settings.rounds} rounds each ...")
+    alone = await demo.train_alone(settings, summary)
+    if alone is not None:
+        tell_alone(voice, alone)
+    return alone

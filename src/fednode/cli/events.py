@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fednode.cli.output import metrics_text, size_text
+from fednode.cli.output import metrics_text
+from fednode.core.units import size_text
 
 Fields = Mapping[str, Any]
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from fednode.cli import options as o
-from fednode.cli.output import Voice, metrics_text, plain, size_text
+from fednode.cli.output import Voice, metrics_text, plain
+from fednode.core.units import size_text
 
 app = typer.Typer(help="The models of a central node.", rich_markup_mode=None, pretty_exceptions_enable=False)
 

@@ -79,7 +79,7 @@ Epochs = Annotated[int | None, typer.Option("--epochs", metavar="N", help="Passe
 BatchSize = Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Examples in one step. [default: the task's]")]
 LearningRate = Annotated[float | None, typer.Option("--learning-rate", metavar="X", help="Step size of local training. [default: the task's]")]
 Rounds = Annotated[int | None, typer.Option("--rounds", metavar="N", help="Rounds of training. [default: the task's]")]
-StrategyName = Annotated[str | None, typer.Option("--strategy", metavar="NAME", help="fedavg, fedavgm, fedadam, fedyogi, fedadagrad, fedprox. [default: fedavg]")]
+StrategyName = Annotated[str | None, typer.Option("--strategy", metavar="NAME", help="fedavg, fedavgm, fedadam, fedyogi, fedadagrad, fedprox, or one of your own (in a simulation also file.py:Class). [default: fedavg]")]
 MinUpdates = Annotated[int | None, typer.Option("--min-updates", metavar="N", help="Fewer updates make no model. [default: 2, or 1 for a single client]")]
 CohortFraction = Annotated[float | None, typer.Option("--cohort-fraction", metavar="X", help="Share of the clients asked in each round. [default: 1.0]")]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="The run's seed: the same seed gives the same model. [default: drawn, and told]")]

@@ -9,12 +9,13 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 import typer
 
+from fednode.core.units import number_text
 from fednode.errors import FednodeError
 
 if TYPE_CHECKING:
@@ -72,41 +73,18 @@ class Voice:
         """The one line of `--json`."""
         typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(", ", ": ")))
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Rows under bold column titles, aligned, without lines: easy to read and to cut."""
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], marked: Collection[int] = ()) -> None:
+        """Rows under bold column titles, aligned, without lines: easy to read and to cut. `marked` rows are bold."""
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
             table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*row)
+        for place, row in enumerate(rows):
+            table.add_row(*row, style="bold" if place in marked else None)
         self.console.print(table)
-
-
-def number_text(value: object) -> str:
-    """A metric as people read it: four decimals, or nothing where there is none."""
-    return f"{value:.4f}" if isinstance(value, float) else ""
 
 
 def metrics_text(metrics: Mapping[str, Any]) -> str:
     """`accuracy 0.9630  loss 0.1203`."""
     return "  ".join(f"{name} {number_text(float(value))}" for name, value in metrics.items())
-
-
-def size_text(num_bytes: float) -> str:
-    """1536 -> `1.5 kB` (powers of 1000)."""
-    for unit in ("B", "kB", "MB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.1f} GB"
-
-
-def seconds_text(seconds: float) -> str:
-    """75.2 -> `1m 15s`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s"

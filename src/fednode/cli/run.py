@@ -8,8 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from fednode.cli import options as o
-from fednode.cli.output import Voice, metrics_text, seconds_text
+from fednode.cli.output import Voice, metrics_text
+from fednode.core.units import seconds_text
 from fednode.errors import RunEnded
+from fednode.own_code import is_file_spec, refusal_of_file
 
 
 def run(
@@ -43,6 +45,8 @@ def run(
         learning_rate=learning_rate, min_updates=min_updates, cohort_fraction=cohort_fraction, deadline=deadline,
         seed=seed, start_from=start_from, clients=o.split_names(clients) or None,
     )
+    if is_file_spec(request.strategy):
+        raise refusal_of_file(request.strategy)
 
     async def start(api: Api) -> dict[str, Any]:
         accepted = await api.start_run(request)

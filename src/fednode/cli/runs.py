@@ -7,9 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from fednode.cli import options as o
-from fednode.cli.output import Voice, metrics_text, number_text, plain, seconds_text
+from fednode.cli.compare import compare
+from fednode.cli.output import Voice, metrics_text, plain
+from fednode.core.units import number_text, seconds_text
 
 app = typer.Typer(help="What was trained, and what is training.", rich_markup_mode=None, pretty_exceptions_enable=False)
+app.command()(plain(compare))
 
 
 @app.callback(invoke_without_command=True)

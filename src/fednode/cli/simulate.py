@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from fednode.cli import options as o
-from fednode.cli.output import Voice, metrics_text, seconds_text
+from fednode.cli.output import Voice, metrics_text
+from fednode.core.units import seconds_text
 from fednode.errors import RunEnded
 
 

@@ -5,24 +5,30 @@ Off a terminal the same lines come plain, one after the other, so that a log of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from fednode.cli.output import size_text
+from fednode.core.units import size_text
 
 if TYPE_CHECKING:
     from fednode.client.talk import TrainingConfig
     from fednode.core.records import Offer
+    from fednode.wire.messages import AssignmentBody
+
+
+def _forget(text: str) -> None: ...
 
 
 class TerminalTalk:
     """Implements `client.talk.Talk` for a person at a terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Callable[[str], None] = _forget) -> None:
+        """`keep` gets each line, too."""
+        self._keep = keep
         self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._progress: Progress | None = None
         self._bar: TaskID | None = None
@@ -42,11 +48,15 @@ class TerminalTalk:
             self._progress.stop()
 
     def _say(self, text: str, style: str = "") -> None:
+        self._keep(text)
         self._console.print(text, style=style or None)
         self._console.file.flush()
 
     def warn(self, text: str) -> None:
         self._say(text, "yellow")
+
+    def own_page(self, url: str) -> None:
+        self._say(f"Own page: {url}")
 
     def offered(self, offers: tuple[Offer, ...], refused: Mapping[str, str]) -> None:
         for offer in offers:
@@ -66,6 +76,10 @@ class TerminalTalk:
 
     def back(self) -> None:
         self._say("The central node answers again.", "green")
+
+    def assigned(self, body: AssignmentBody) -> None: ...
+
+    def evaluated(self, metrics: Mapping[str, float]) -> None: ...
 
     def config(self, config: TrainingConfig) -> None:
         self._epochs = config.epochs
@@ -90,6 +104,8 @@ class TerminalTalk:
         self._end_bar()
         self._say("Training finished...")
 
+    def sending(self, assignment: str, num_bytes: int) -> None: ...
+
     def sent(self, num_bytes: int) -> None:
         self._say(f"Update sent: {size_text(num_bytes)} of params", "dim")
 
@@ -100,6 +116,14 @@ class TerminalTalk:
     def failed(self, reason: str) -> None:
         self._end_bar()
         self._say(f"Failed: {reason}", "red")
+
+    def idle(self) -> None: ...
+
+    def paused(self) -> None:
+        self._say("Sharing is paused: no new work is taken until it is resumed on the client's own page.", "yellow")
+
+    def resumed(self) -> None:
+        self._say("Sharing again.", "green")
 
     def _end_bar(self) -> None:
         if self._progress is not None and self._bar is not None:

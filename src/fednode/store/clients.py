@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from fednode.core.records import Offer
-from fednode.errors import NameTaken, NotAuthorised, NotFound
+from fednode.errors import Conflict, NameTaken, NotAuthorised, NotFound
 from fednode.store import rows, schema
 from fednode.store.events import Story
 from fednode.store.records import ClientRecord
@@ -73,6 +73,14 @@ def touch(c: Connection, seen: Mapping[str, float]) -> None:
 def rotate_secret(c: Connection, name: str, secret_sha256: str) -> None:
     """From now on only the new secret opens. Raises NotFound."""
     _set(c, name, {"secret_sha256": secret_sha256})
+
+
+def expire_secret(c: Connection, name: str, nobodys_sha256: str, wall_s: float) -> None:
+    """From now on no secret opens, until the client gets a new one by its key. Raises NotFound, Conflict."""
+    if get_client(c, name).is_revoked:
+        raise Conflict(f"the client node {name!r} was revoked: no secret opens for it", fix="nothing is left to renew")
+    rotate_secret(c, name, nobodys_sha256)
+    rows.write_event(c, Story(what="client rotated", run_id="", fields={"client": name}), wall_s)
 
 
 def revoke_client(c: Connection, name: str, wall_s: float) -> None:

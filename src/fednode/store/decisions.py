@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Connection, and_, func, insert, select, update
 
 from fednode.core import journal
-from fednode.core.metrics import Metric, pool
+from fednode.core.metrics import Metric
+from fednode.core.pooling import pool
 from fednode.core.records import Outcome, Round, Run, RunConfig, evaluations_of
 from fednode.core.status import AssignmentStatus, RoundStatus, RunStatus, is_final, move
 from fednode.store import events, reports, rows, rules, schema

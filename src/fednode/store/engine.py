@@ -7,6 +7,7 @@ power. Writers begin IMMEDIATE, so that no transaction finds out at its end that
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +53,13 @@ def migrate(engine: Engine, path: Path, migrations: Path = MIGRATIONS) -> None:
 
     Raises VersionMismatch where a newer fednode wrote them, StoreDamaged where this is no store.
     """
-    config = Config()
-    config.set_main_option("script_location", str(migrations).replace("%", "%%"))
-    script = ScriptDirectory.from_config(config)
-    head = script.get_current_head()
+    config = _config(migrations)
+    head = ScriptDirectory.from_config(config).get_current_head()
     try:
         with engine.begin() as connection:
-            found = _revision(connection, path)
+            found = revision_of(connection, path)
             if found is not None:
-                _require_known(script, found, path)
+                require_known_revision(found, path, migrations)
             if found == head:
                 return
             if found is not None:
@@ -73,17 +72,23 @@ def migrate(engine: Engine, path: Path, migrations: Path = MIGRATIONS) -> None:
 
 def back_up(source: Path, target: Path) -> None:
     """Copy a database that may be in use to `target`, whole and consistent."""
-    copied = sqlite3.connect(target)
-    original = sqlite3.connect(source)
-    try:
+    with closing(sqlite3.connect(source)) as original, closing(sqlite3.connect(target)) as copied:
         original.backup(copied)
-    finally:
-        original.close()
-        copied.close()
 
 
-def _revision(connection: Connection, path: Path) -> str | None:
-    """The revision of the tables; None where there are none yet."""
+def copy_database(view: Connection, target: Path) -> None:
+    """Copy the database as `view`, which has begun to read, sees it: others may write meanwhile."""
+    with closing(sqlite3.connect(target)) as copied:
+        view.connection.driver_connection.backup(copied)
+
+
+def newest_revision(migrations: Path = MIGRATIONS) -> str:
+    """That of the tables which this fednode makes."""
+    return ScriptDirectory.from_config(_config(migrations)).get_current_head() or ""
+
+
+def revision_of(connection: Connection, path: Path) -> str | None:
+    """The revision of the tables; None where there are none yet. Raises StoreDamaged where they are not ours."""
     found = MigrationContext.configure(connection).get_current_revision()
     if found is None and inspect(connection).get_table_names():
         raise StoreDamaged(
@@ -92,14 +97,21 @@ def _revision(connection: Connection, path: Path) -> str | None:
     return found
 
 
-def _require_known(script: ScriptDirectory, revision: str, path: Path) -> None:
+def require_known_revision(revision: str, path: Path, migrations: Path = MIGRATIONS) -> None:
+    """Raises VersionMismatch where only a newer fednode knows the revision of the tables in `path`."""
     try:
-        script.get_revision(revision)
+        ScriptDirectory.from_config(_config(migrations)).get_revision(revision)
     except CommandError:
         raise VersionMismatch(
             f"{path} was written by a newer fednode (its revision {revision} is unknown here)",
             fix="upgrade fednode, or restore the backup that the newer one made (store-before-*.sqlite)",
         ) from None
+
+
+def _config(migrations: Path) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(migrations).replace("%", "%%"))
+    return config
 
 
 def _damaged(path: Path, error: DatabaseError) -> StoreDamaged | Exception:

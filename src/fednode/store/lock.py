@@ -12,6 +12,8 @@ from pathlib import Path
 
 from fednode.errors import StoreError, StoreLocked
 
+FILE_NAME = "lock"
+
 
 class StateLock:
     """Held from `take` until `release`, or until the process ends."""
@@ -24,7 +26,7 @@ class StateLock:
         """Raises StoreLocked naming the holder; StoreError where the folder cannot be written."""
         try:
             state_dir.mkdir(parents=True, exist_ok=True)
-            fd = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = os.open(state_dir / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StoreError(
                 f"the state dir {state_dir} cannot be used: {error.strerror}",

@@ -18,8 +18,9 @@ from fednode.core import journal
 from fednode.core.ids import make_id
 from fednode.core.journal import JournalRow
 from fednode.core.json import JsonObject
-from fednode.core.metrics import Metric, Metrics, Pooled, pool
+from fednode.core.metrics import Metric, Metrics, Pooled
 from fednode.core.params import Params
+from fednode.core.pooling import pool
 from fednode.core.records import (
     Assignment,
     Checkpoint,

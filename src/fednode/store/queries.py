@@ -7,7 +7,7 @@ threads; what it answers is one consistent view a call.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,11 +15,13 @@ from sqlalchemy import Column, Connection, Select, and_, func, select
 
 from fednode.core.journal import JournalRow
 from fednode.core.json import Json
-from fednode.core.records import Failure, Round, Run
+from fednode.core.records import Run
 from fednode.core.status import AssignmentStatus, RoundKind, RoundStatus
 from fednode.errors import NotFound
 from fednode.ports import Clock
 from fednode.store import clients, rows, rules
+from fednode.store.alone import AloneTable, alone_of
+from fednode.store.curves import CurvesView, PooledCurves, curves_of, pooled_curves_of
 from fednode.store.records import ClientRecord, Event
 from fednode.store.reports import POOLED
 from fednode.store.schema import assignment, client, event, journal, metric, model, round_, run, update
@@ -42,31 +44,6 @@ class RunView:
     started_s: float | None
     ended_s: float | None
     seconds: float                          # since it was started, until it ended
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClientInRound:
-    """One client's part in one attempt of a round."""
-
-    client: str
-    status: AssignmentStatus
-    deliveries: int
-    failure: Failure | None = None
-    num_examples: int | None = None         # None: no update
-    num_bytes: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoundView:
-    """One attempt of a round."""
-
-    round: Round
-    budget_left_s: float
-    opened_s: float
-    ended_s: float | None
-    clients: tuple[ClientInRound, ...]      # in name order
-    metrics: Mapping[str, float]            # pooled, of the model that the round made; empty until it is measured
-    model_sha256: str | None                # of the model that it made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +108,6 @@ class Queries:
         """`12`, `#12`, an id or a unique prefix of one. Raises NotFound."""
         return await self._store.read(lambda c: _resolve_run(c, ref))
 
-    async def run_rounds(self, run_id: str) -> list[RoundView]:
-        """Every attempt of every round, newest first."""
-        return await self._store.read(lambda c: _round_views(c, run_id))
-
     async def metric_points(
         self, run_id: str, *, name: str | None = None, client: str | None = None, phase: str | None = None,
         from_round: int = 0,
@@ -144,6 +117,18 @@ class Queries:
         for column, wanted in ((metric.c.name, name), (metric.c.client, client), (metric.c.phase, phase)):
             points = points if wanted is None else points.where(column == wanted)
         return await self._store.read(lambda c: _points(c, points))
+
+    async def curves(self, ref: str, name: str | None, max_points: int, from_round: int) -> CurvesView:
+        """One metric over the rounds, as `curves_of` says. Raises NotFound."""
+        return await self._store.read(lambda c: curves_of(c, _resolve_run(c, ref), name, max_points, from_round))
+
+    async def pooled_curves(self, runs: Sequence[Run], name: str | None, max_points: int) -> PooledCurves:
+        """The same metric of several runs, as `pooled_curves_of` says. Raises NotFound."""
+        return await self._store.read(lambda c: pooled_curves_of(c, runs, name, max_points))
+
+    async def alone(self, run: Run, preferred: Collection[str] = ()) -> AloneTable | None:
+        """A federated run against its clients' local-only runs, as `alone_of` says."""
+        return await self._store.read(lambda c: alone_of(c, run, preferred))
 
     async def models(self, run_id: str | None = None) -> list[ModelView]:
         """Newest first."""
@@ -250,46 +235,7 @@ def _resolve_run(c: Connection, ref: str) -> Run:
     return rows.run_from(_only(found, "run", ref))
 
 
-# --- rounds -----------------------------------------------------------------------------------------------
-
-
-def _round_views(c: Connection, run_id: str) -> list[RoundView]:
-    found = c.execute(
-        select(round_).where(round_.c.run_id == run_id).order_by(round_.c.number.desc(), round_.c.attempt.desc())
-    ).all()
-    made = {row.round: row.sha256 for row in c.execute(select(model).where(model.c.run_id == run_id))}
-    in_rounds, metrics = _clients_in_rounds(c, run_id), _pooled_numbers(c, run_id)
-    return [
-        _round_view(row, in_rounds.get((row.number, row.attempt), []), metrics.get(row.number, {}), made)
-        for row in found
-    ]
-
-
-def _round_view(
-    row: Any, in_round: list[ClientInRound], metrics: Mapping[str, float], made: Mapping[int, str]
-) -> RoundView:
-    is_committed = row.status == RoundStatus.COMMITTED.value
-    return RoundView(
-        round=rows.round_from(row), budget_left_s=row.budget_left_s, opened_s=row.opened_s, ended_s=row.ended_s,
-        clients=tuple(sorted(in_round, key=lambda found: found.client.encode())),
-        metrics=metrics if is_committed else {}, model_sha256=made.get(row.number) if is_committed else None,
-    )
-
-
-def _clients_in_rounds(c: Connection, run_id: str) -> dict[tuple[int, int], list[ClientInRound]]:
-    on = and_(
-        update.c.run_id == assignment.c.run_id, update.c.number == assignment.c.number,
-        update.c.attempt == assignment.c.attempt, update.c.client == assignment.c.client,
-    )
-    wanted = select(assignment, update.c.num_examples, update.c.num_bytes).select_from(assignment.outerjoin(update, on))
-    found: dict[tuple[int, int], list[ClientInRound]] = {}
-    for row in c.execute(wanted.where(assignment.c.run_id == run_id)):
-        found.setdefault((row.number, row.attempt), []).append(ClientInRound(
-            client=row.client, status=AssignmentStatus(row.status), deliveries=row.deliveries,
-            failure=rows.failure_from(row.client, row.failure) if row.failure else None,
-            num_examples=row.num_examples, num_bytes=row.num_bytes,
-        ))
-    return found
+# --- metrics -----------------------------------------------------------------------------------------------
 
 
 def _pooled_numbers(c: Connection, run_id: str) -> dict[int, dict[str, float]]:

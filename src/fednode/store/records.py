@@ -20,6 +20,7 @@ class Blob:
     path: Path
     digest: str                 # xxh3-128, hex
     num_bytes: int
+    sent_s: float | None = None # wall time at which it was announced
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
-from fednode.core.metrics import Metric, Metrics, Pooled, pool
+from fednode.core.metrics import Metric, Metrics, Pooled
+from fednode.core.pooling import pool
 from fednode.core.records import Assignment, Outcome, Round, Update
 from fednode.core.status import AssignmentStatus
 from fednode.store import events, rows, rules, schema
@@ -25,6 +26,7 @@ class Placed:
     path: str                   # below the params folder
     digest: str
     num_bytes: int
+    sent_s: float | None = None     # wall time: it was announced
 
 
 def is_news(c: Connection, round_: Round, outcome: Outcome, digest: str) -> bool:
@@ -85,13 +87,16 @@ def save_progress(c: Connection, round_: Round, client: str, epoch: int, values:
     ])
 
 
-def mark_leased(c: Connection, assignment: Assignment) -> None:
+def mark_leased(c: Connection, assignment: Assignment, wall_s: float) -> None:
     """One more delivery. Where it was reported or taken back in the meantime, nothing."""
     table = schema.assignment
     key = {"run_id": assignment.run_id, "number": assignment.number, "attempt": assignment.attempt}
     may_lease = table.c.status.in_([AssignmentStatus.WAITING.value, AssignmentStatus.LEASED.value])
     leased = update(table).filter_by(**key, client=assignment.client).where(may_lease)
-    c.execute(leased.values(status=AssignmentStatus.LEASED.value, deliveries=table.c.deliveries + 1))
+    first_s = func.coalesce(table.c.leased_s, wall_s)
+    c.execute(leased.values(
+        status=AssignmentStatus.LEASED.value, deliveries=table.c.deliveries + 1, leased_s=first_s
+    ))
 
 
 def _is_same(old: Standing, new: Outcome, digest: str) -> bool:
@@ -107,7 +112,7 @@ def _update_values(round_: Round, brought: Update, placed: Placed, wall_s: float
     return {
         **rows.key_values(round_, brought.client), "part": "params", "path": placed.path, "digest": placed.digest,
         "num_bytes": placed.num_bytes, "num_examples": brought.num_examples, "encoding": "f32",
-        "environment": rows.to_text(brought.environment), "received_s": wall_s,
+        "environment": rows.to_text(brought.environment), "received_s": wall_s, "sent_s": placed.sent_s,
     }
 
 

@@ -97,6 +97,7 @@ assignment = Table(
     Column("deliveries", Integer, nullable=False),
     Column("base_model", Text, nullable=False),
     Column("failure", Text),                            # JSON: code, reason, traceback
+    Column("leased_s", Float),                          # wall time: the client got the work first
     ForeignKeyConstraint(_ROUND_KEY, ["round.run_id", "round.number", "round.attempt"]),
 )
 
@@ -111,6 +112,7 @@ update = Table(
     Column("encoding", Text, nullable=False),           # "f32": the manifest's own dtypes
     Column("environment", Text, nullable=False),        # JSON
     Column("received_s", Float, nullable=False),
+    Column("sent_s", Float),                            # wall time: the client announced it, its training was done
     ForeignKeyConstraint(_ROUND_KEY, ["round.run_id", "round.number", "round.attempt"]),
 )
 

@@ -182,7 +182,8 @@ class SqlStore:
 
     async def mark_leased(self, assignment: Assignment) -> None:
         """One more delivery. Queued: a lease that is lost is delivered again."""
-        self._writer.queue(lambda c: reports.mark_leased(c, assignment))
+        wall_s = self._clock.wall_s()
+        self._writer.queue(lambda c: reports.mark_leased(c, assignment, wall_s))
 
     async def budget_left_s(self, round_: Round) -> float:
         """Seconds of up-time that the round still had when they were saved last."""
@@ -199,6 +200,9 @@ class SqlStore:
 
     async def client(self, name: str) -> ClientRecord:
         return await self.read(lambda c: clients.get_client(c, name))
+
+    async def find_client(self, name: str) -> ClientRecord | None:
+        return await self.read(lambda c: clients.find(c, schema.client.c.name == name))
 
     async def client_by_secret(self, secret_sha256: str) -> ClientRecord | None:
         """Revoked ones too: the caller says why the door stays shut."""
@@ -217,6 +221,9 @@ class SqlStore:
 
     async def rotate_secret(self, name: str, secret_sha256: str) -> None:
         await self._write(clients.rotate_secret, name, secret_sha256)
+
+    async def expire_secret(self, name: str, nobodys_sha256: str) -> None:
+        await self._write(clients.expire_secret, name, nobodys_sha256, self._clock.wall_s())
 
     async def revoke_client(self, name: str) -> None:
         await self._write(clients.revoke_client, name, self._clock.wall_s())
@@ -279,7 +286,8 @@ class SqlStore:
 
     async def _place(self, round_: Round, outcome: Outcome, blob: Blob) -> None:
         """The file, then its row."""
-        placed = Placed(path=update_name(round_, outcome.client), digest=blob.digest, num_bytes=blob.num_bytes)
+        name = update_name(round_, outcome.client)
+        placed = Placed(path=name, digest=blob.digest, num_bytes=blob.num_bytes, sent_s=blob.sent_s)
         await self._in_thread(self._files.place, blob.path, placed.path)
         try:
             await self._write(reports.save_report, round_, outcome, placed, self._clock.wall_s())

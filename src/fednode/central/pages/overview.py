@@ -1,0 +1,85 @@
+"""Overview: what the federation is doing, who belongs to it, and the button that launches a training."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import Response, StreamingResponse
+
+from fednode.central.clients_api import client_row
+from fednode.central.node import CentralNode, Node
+from fednode.central.offers import MergedOffer, merged_offers
+from fednode.central.pages.frame import fragment, newest_seq, page_router, render
+from fednode.central.pages.live import Change, in_list, in_place, stream
+from fednode.central.runs_api import summary_of
+from fednode.core.status import RunStatus
+from fednode.store.records import Event
+
+NUM_SHOWN = 8               # runs, and clients: the lists have all of them
+LIVE = (RunStatus.QUEUED.value, RunStatus.RUNNING.value)
+
+router = page_router()
+
+
+@router.get("/")
+async def overview(request: Request, node: Node) -> Response:
+    """The first page."""
+    seq = await newest_seq(node)
+    return await render(request, "overview.html", **await _facts(request, node), seq=seq, live="/live/overview")
+
+
+@router.get("/live/overview")
+async def changes(request: Request, node: Node, after: int = 0) -> StreamingResponse:
+    """What changes on it."""
+
+    async def news(events: Sequence[Event], clients: Collection[str]) -> Change:
+        facts = await _facts(request, node)
+        touched = {event.run_id for event in events}
+        runs = [run for run in facts["runs"] if run.run_id in touched]
+        return Change(rows=[
+            in_place("overview-facts", fragment("overview_facts.html", **facts)),
+            in_place("overview-launch", fragment("overview_launch.html", **facts)),
+            *(in_list("runs", f"run-{run.number}", fragment("runs_row.html", run=run, selectable=False)) for run in reversed(runs)),
+            *(_client(client) for client in facts["clients"] if _is_touched(client, events, clients)),
+        ])
+
+    return stream(request, node, after, news)
+
+
+def _client(client: dict[str, Any]) -> str:
+    row = fragment("clients_row.html", client=client)
+    return in_list("clients", f"client-{client['client_id']}", row)
+
+
+def _is_touched(client: dict[str, Any], events: Sequence[Event], clients: Collection[str]) -> bool:
+    """Whether its row may look different: its step changed, or an event names it (or nobody in particular)."""
+    return client["name"] in clients or any(event.fields.get("client", client["name"]) == client["name"] for event in events)
+
+
+async def _facts(request: Request, node: CentralNode) -> dict[str, Any]:
+    clients = [client_row(node, record) for record in await node.store.clients()]
+    runs = [summary_of(node, view) for view in await node.queries.run_summaries()]
+    active = [run.status for run in runs if run.status in LIVE]
+    return {
+        "clients": sorted(clients, key=_by_presence)[:NUM_SHOWN], "num_clients": len(clients),
+        "num_online": sum(client["status"] in ("online", "busy") for client in clients),
+        "selectable": False, "runs": runs[:NUM_SHOWN], "num_runs": len(runs),
+        "status": "running" if "running" in active else active[0] if active else "idle",
+        "current": next((run for run in runs if run.status in LIVE), None),
+        "tasks": _tasks(merged_offers(node.presence.members())),
+        "url": str(request.base_url).rstrip("/"),
+    }
+
+
+def _by_presence(client: dict[str, Any]) -> tuple[bool, str]:
+    return (client["status"] not in ("online", "busy"), client["name"])
+
+
+def _tasks(offers: Sequence[MergedOffer]) -> list[dict[str, Any]]:
+    """One entry a task: how many offer it, whatever their version."""
+    found: dict[str, int] = {}
+    for merged in offers:
+        found[merged.offer.task] = found.get(merged.offer.task, 0) + len(merged.clients)
+    return [{"task": task, "num_clients": count} for task, count in found.items()]

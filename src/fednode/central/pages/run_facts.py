@@ -1,0 +1,104 @@
+"""What the page of a run shows, read in one place: the page renders it whole, its stream in parts."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fednode.central.node import CentralNode
+from fednode.central.runs_api import summary_of
+from fednode.central.timeline import Line, lines_of, slowest
+from fednode.core.records import RunConfig
+from fednode.core.status import RoundKind, RunStatus
+from fednode.store.history import FailureView, RoundView
+from fednode.store.queries import RunView
+from fednode.wire.messages import RunSummary
+
+PAGE_ROUNDS = 25
+MAX_LINES = 40                  # clients of the round that is shown; more: the slowest of them
+VERBS = {"queued": ("pause", "cancel"), "running": ("pause", "cancel"), "paused": ("resume", "cancel")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """One run at one moment."""
+
+    view: RunView
+    summary: RunSummary
+    round: RoundView | None             # whose timeline is shown: the newest, or the one that was asked for
+    lines: list[Line]                   # its clients
+    eta_s: float | None                 # None: nothing to tell it by, or nothing left
+
+    @property
+    def is_live(self) -> bool:
+        return self.summary.status in (RunStatus.QUEUED, RunStatus.RUNNING)
+
+    @property
+    def verbs(self) -> tuple[str, ...]:
+        return VERBS.get(self.summary.status, ())
+
+
+async def run_facts(node: CentralNode, ref: str, number: int | None = None) -> RunFacts:
+    """Raises NotFound. `number`: the round whose timeline is wanted."""
+    view = await node.queries.run_summary(ref)
+    run_id = view.run.id
+    shown = await (node.history.newest(run_id) if number is None else node.history.round(run_id, number))
+    lines = lines_of(shown, node.clock.wall_s()) if shown else []
+    return RunFacts(
+        view=view, summary=summary_of(node, view), round=shown, lines=slowest(lines, MAX_LINES),
+        eta_s=await _eta_s(node, view),
+    )
+
+
+async def rounds_before(node: CentralNode, run_id: str, before: int | None) -> list[RoundView]:
+    """A page of the run's rounds, newest first."""
+    return await node.history.rounds(run_id, before=before, limit=PAGE_ROUNDS)
+
+
+async def failures(node: CentralNode, run_id: str) -> list[FailureView]:
+    return await node.history.failures(run_id)
+
+
+async def scores_of_clients(node: CentralNode, view: RunView) -> dict[str, Mapping[str, float]]:
+    """What each client measured of the newest model that anybody measured: by client, by metric."""
+    found: dict[str, dict[str, float]] = {}
+    if view.metrics_round is not None:
+        points = await node.queries.metric_points(view.run.id, from_round=view.metrics_round)
+        for point in points:
+            if point.client and point.phase != "local" and point.value is not None:
+                found.setdefault(point.client, {})[point.name] = point.value
+    return {client: dict(values) for client, values in found.items()}
+
+
+def command_of(config: RunConfig) -> str:
+    """The command line that asks for the same run again."""
+    words = ["fednode", "run", config.task, "--rounds", str(config.rounds), "--strategy", config.strategy]
+    words += ["--seed", str(config.seed), "--min-updates", str(config.min_updates)]
+    words += ["--deadline", f"{config.deadline_s:g}", "--cohort-fraction", f"{config.cohort_fraction:g}"]
+    words += ["--clients", ",".join(config.clients)] if config.clients else []
+    words += ["--start-from", config.start_model] if config.start_model else []
+    for place, settings in (("task", config.task_config), ("strategy", config.strategy_config)):
+        for name, value in settings.items():
+            words += ["--set", f"{place}.{name}={_toml(value)}"]
+    return shlex.join(words)
+
+
+def _toml(value: Any) -> str:
+    return {True: "true", False: "false"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+
+
+async def _eta_s(node: CentralNode, view: RunView) -> float | None:
+    """Rounds left, at the pace of the last ones."""
+    left = view.run.config.rounds - view.rounds
+    if view.run.status is not RunStatus.RUNNING or left < 1:
+        return None
+    took = await node.history.train_seconds(view.run.id)
+    return left * statistics.median(took) if took else None
+
+
+def is_told(view: RoundView) -> bool:
+    """The round that only measures has no row of its own unless it is open."""
+    return view.round.kind is not RoundKind.EVALUATE

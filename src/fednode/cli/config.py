@@ -1,0 +1,51 @@
+"""`fednode config`: what is set on this machine, and by whom."""
+
+from __future__ import annotations
+
+import typer
+
+from fednode.cli import options as o
+from fednode.cli.output import Voice, plain
+
+app = typer.Typer(
+    help="What is set on this machine.", rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True
+)
+
+
+@app.callback()
+def config() -> None:
+    """What is set on this machine."""
+
+
+@app.command()
+@plain
+def show(as_json: o.AsJson = False) -> None:
+    """Every setting: its value, and where that comes from. Flags win over all of these."""
+    from fednode.settings import explain_settings
+
+    settings = explain_settings()
+    told = {setting.name: _masked(setting.value) if setting.is_secret else setting.value for setting in settings}
+    voice = Voice(as_json)
+    if as_json:
+        voice.result([
+            {"name": setting.name, "value": _plain(told[setting.name]), "origin": setting.origin} for setting in settings
+        ])
+    else:
+        voice.table(
+            ("setting", "value", "from"), [(s.name, _text(told[s.name]), s.origin) for s in settings]
+        )
+
+
+def _masked(token: object) -> str:
+    """Its kind alone: `join_...`."""
+    text = str(token)
+    kind, is_known, _ = text.partition("_")
+    return f"{kind}_..." if is_known and len(kind) <= 4 else "..." if text else ""
+
+
+def _plain(value: object) -> object:
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)

@@ -1,0 +1,97 @@
+"""`fednode doctor`: what may be wrong with this machine, and what to do about each."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fednode.cli import options as o
+from fednode.cli.output import Voice
+
+if TYPE_CHECKING:
+    from fednode.doctor.findings import Finding
+
+STYLES = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
+DoctorCentral = Annotated[str | None, typer.Option("--central", metavar="URL", help="Check this machine as a client node of that central node. [default: check it as a central node]")]
+
+
+def doctor(
+    central: DoctorCentral = None,
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="The client's name. [FEDNODE_NAME; default: this machine's name]")] = None,
+    data: o.Data = None,
+    tasks: o.Tasks = None,
+    offline_sample: o.OfflineSample = False,
+    threads: o.Threads = None,
+    state_dir: o.StateDir = None,
+    token: o.Token = None,
+    ca: o.Ca = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Check this machine: each finding with its fix. Registers nothing, changes nothing."""
+    from fednode.doctor.findings import exit_code_of
+    from fednode.settings import load_settings
+
+    settings = load_settings(central=central, name=name, data=data, threads=threads, token=token, ca=ca)
+    of_site = (tasks, offline_sample, state_dir)
+    if central is not None:
+        found = _as_client(settings, of_site)
+    elif data is not None or tasks or offline_sample:
+        found = _as_site(settings, of_site)
+    else:
+        found = _as_central(settings, state_dir)
+    _tell(Voice(as_json), found)
+    raise typer.Exit(exit_code_of(found))
+
+
+def _as_central(settings: Any, state_dir: Path | None) -> list[Finding]:
+    from fednode.clock import SystemClock
+    from fednode.doctor.examine import examine_central
+
+    return asyncio.run(examine_central(settings, state_dir or settings.state_dir / "central", SystemClock()))
+
+
+def _as_client(settings: Any, of_site: tuple[list[str] | None, bool, Path | None]) -> list[Finding]:
+    from fednode.cli.client import client_settings
+    from fednode.clock import SystemClock
+    from fednode.doctor.examine import examine_client
+    from fednode.doctor.findings import of_error
+    from fednode.errors import BadConfig
+    from fednode.settings import read_note
+
+    tasks, offline_sample, state_dir = of_site
+    try:
+        chosen = client_settings(settings, tasks, None, offline_sample, state_dir)
+    except BadConfig as error:
+        return [of_error("settings", error)]
+    token = chosen.token or str(read_note(settings.state_dir, chosen.central).get("join_token", ""))
+    return asyncio.run(examine_client(replace(chosen, token=token), SystemClock()))
+
+
+def _as_site(settings: Any, of_site: tuple[list[str] | None, bool, Path | None]) -> list[Finding]:
+    from fednode.cli.client import client_settings
+    from fednode.clock import SystemClock
+    from fednode.doctor.examine import examine_site
+
+    tasks, offline_sample, state_dir = of_site
+    chosen = client_settings(settings, tasks, None, offline_sample, state_dir)
+    return asyncio.run(examine_site(chosen, SystemClock()))
+
+
+def _tell(voice: Voice, found: list[Finding]) -> None:
+    from fednode.doctor.findings import Level
+
+    if voice.is_json:
+        voice.result({
+            "ok": all(finding.level is not Level.FAIL for finding in found),
+            "checks": [{"check": f.check, "level": f.level, "message": f.told, "fix": f.fix} for f in found],
+        })
+        return
+    width = max(len(finding.check) for finding in found)
+    for finding in found:
+        voice.say(f"{finding.level:<5} {finding.check:<{width}}  {finding.told}", STYLES[finding.level])
+        if finding.fix:
+            voice.say(f"{'':5} {'':{width}}  Fix: {finding.fix}")
