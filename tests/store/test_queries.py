@@ -95,6 +95,8 @@ async def test_rounds_tell_who_brought_what(sql: SqlStore, queries: Queries) -> 
     ]
     assert newest.clients[0].failure == gone("a").failure
     assert (first.round.kind, first.model_sha256) == (RoundKind.INIT, base)
+    listed = await History(sql).rows(run.id, before=None, limit=5)
+    assert [(row.round.number, row.num_updates, row.num_clients) for row in listed] == [(1, 1, 3), (0, 1, 1)]
 
 
 async def test_a_rounds_metrics_are_those_of_the_model_that_it_made(sql: SqlStore, queries: Queries) -> None:

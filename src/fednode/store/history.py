@@ -6,11 +6,11 @@ writes. Other questions are in `queries.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, select
+from sqlalchemy import Connection, Select, and_, func, select
 
 from fednode.core.records import Failure, Round
 from fednode.core.status import AssignmentStatus, RoundKind, RoundStatus
@@ -38,16 +38,24 @@ class ClientInRound:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundView:
-    """One attempt of a round."""
+class RoundRow:
+    """One attempt of a round, as lists show it."""
 
     round: Round
     budget_left_s: float
     opened_s: float
     ended_s: float | None
-    clients: tuple[ClientInRound, ...]      # in name order
+    num_clients: int
+    num_updates: int
     metrics: Mapping[str, float]            # pooled, of the model that the round made; empty until it is measured
     model_sha256: str | None                # of the model that it made
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundView(RoundRow):
+    """The same, with everybody who takes part."""
+
+    clients: tuple[ClientInRound, ...]      # in name order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +78,12 @@ class History:
         wanted = _newest_first(run_id)
         wanted = wanted if before is None else wanted.where(round_.c.number < before)
         return await self._store.read(lambda c: _round_views(c, run_id, wanted.limit(limit)))
+
+    async def rows(self, run_id: str, *, before: int | None, limit: int) -> list[RoundRow]:
+        """The same attempts, without who took part."""
+        wanted = _newest_first(run_id)
+        wanted = wanted if before is None else wanted.where(round_.c.number < before)
+        return await self._store.read(lambda c: _round_rows(c, run_id, wanted.limit(limit)))
 
     async def round(self, run_id: str, number: int) -> RoundView | None:
         """The last attempt of a round; None where it has not begun."""
@@ -102,42 +116,76 @@ def _newest_first(run_id: str) -> Select[Any]:
     return of_run.order_by(round_.c.number.desc(), round_.c.attempt.desc())
 
 
+def _round_rows(c: Connection, run_id: str, wanted: Select[Any]) -> list[RoundRow]:
+    found = c.execute(wanted).all()
+    numbers = _numbers_of(c, run_id, found)
+    counts = _counts(c, run_id, found)
+    return [RoundRow(**numbers(row), **counts.get((row.number, row.attempt), _NOBODY)) for row in found]
+
+
 def _round_views(c: Connection, run_id: str, wanted: Select[Any]) -> list[RoundView]:
     found = c.execute(wanted).all()
-    if not found:
-        return []
-    first, last = found[-1].number, found[0].number
-    in_rounds, metrics = _clients_in_rounds(c, run_id, first, last), _pooled_numbers(c, run_id, first, last)
+    numbers = _numbers_of(c, run_id, found)
+    in_rounds = _clients_in_rounds(c, run_id, found)
+    return [_round_view(numbers(row), in_rounds.get((row.number, row.attempt), [])) for row in found]
+
+
+def _round_view(numbers: dict[str, Any], clients: list[ClientInRound]) -> RoundView:
+    num_updates = sum(client.num_examples is not None for client in clients)
+    return RoundView(
+        **numbers, num_clients=len(clients), num_updates=num_updates,
+        clients=tuple(sorted(clients, key=lambda client: client.client.encode())),
+    )
+
+
+def _numbers_of(c: Connection, run_id: str, found: Sequence[Any]) -> Callable[[Any], dict[str, Any]]:
+    """What lists and views of these rows have in common, read once for all of them."""
+    first, last = _span(found)
+    metrics = _pooled_numbers(c, run_id, first, last)
     made = select(model).where(model.c.run_id == run_id, model.c.round.between(first, last))
     models = {row.round: row.sha256 for row in c.execute(made)}
-    return [
-        _round_view(row, in_rounds.get((row.number, row.attempt), []), metrics.get(row.number, {}), models)
-        for row in found
-    ]
+
+    def numbers(row: Any) -> dict[str, Any]:
+        is_committed = row.status == RoundStatus.COMMITTED.value
+        return {
+            "round": rows.round_from(row), "budget_left_s": row.budget_left_s, "opened_s": row.opened_s,
+            "ended_s": row.ended_s, "metrics": metrics.get(row.number, {}) if is_committed else {},
+            "model_sha256": models.get(row.number) if is_committed else None,
+        }
+
+    return numbers
 
 
-def _round_view(
-    row: Any, in_round: list[ClientInRound], metrics: Mapping[str, float], made: Mapping[int, str]
-) -> RoundView:
-    is_committed = row.status == RoundStatus.COMMITTED.value
-    return RoundView(
-        round=rows.round_from(row), budget_left_s=row.budget_left_s, opened_s=row.opened_s, ended_s=row.ended_s,
-        clients=tuple(sorted(in_round, key=lambda found: found.client.encode())),
-        metrics=metrics if is_committed else {}, model_sha256=made.get(row.number) if is_committed else None,
-    )
+def _span(found: Sequence[Any]) -> tuple[int, int]:
+    """The lowest and the highest number of rows that come newest first."""
+    return (found[-1].number, found[0].number) if found else (0, -1)
+
+
+_NOBODY: dict[str, Any] = {"num_clients": 0, "num_updates": 0}
+_SAME_CLIENT = and_(
+    update.c.run_id == assignment.c.run_id, update.c.number == assignment.c.number,
+    update.c.attempt == assignment.c.attempt, update.c.client == assignment.c.client,
+)
+
+
+def _counts(c: Connection, run_id: str, found: Sequence[Any]) -> dict[tuple[int, int], dict[str, Any]]:
+    place = (assignment.c.number, assignment.c.attempt)
+    counted = select(*place, func.count().label("num_clients"), func.count(update.c.client).label("num_updates"))
+    of_page = and_(assignment.c.run_id == run_id, assignment.c.number.between(*_span(found)))
+    grouped = counted.select_from(assignment.outerjoin(update, _SAME_CLIENT)).where(of_page).group_by(*place)
+    return {
+        (row.number, row.attempt): {"num_clients": row.num_clients, "num_updates": row.num_updates}
+        for row in c.execute(grouped)
+    }
 
 
 def _clients_in_rounds(
-    c: Connection, run_id: str, first: int, last: int
+    c: Connection, run_id: str, of: Sequence[Any]
 ) -> dict[tuple[int, int], list[ClientInRound]]:
-    on = and_(
-        update.c.run_id == assignment.c.run_id, update.c.number == assignment.c.number,
-        update.c.attempt == assignment.c.attempt, update.c.client == assignment.c.client,
-    )
     brought = (update.c.num_examples, update.c.num_bytes, update.c.sent_s, update.c.received_s)
-    wanted = select(assignment, *brought).select_from(assignment.outerjoin(update, on))
+    wanted = select(assignment, *brought).select_from(assignment.outerjoin(update, _SAME_CLIENT))
     found: dict[tuple[int, int], list[ClientInRound]] = {}
-    for row in c.execute(wanted.where(assignment.c.run_id == run_id, assignment.c.number.between(first, last))):
+    for row in c.execute(wanted.where(assignment.c.run_id == run_id, assignment.c.number.between(*_span(of)))):
         found.setdefault((row.number, row.attempt), []).append(_client_in_round(row))
     return found
 

@@ -16,7 +16,7 @@ from sqlalchemy import Column, Connection, Select, and_, func, select
 from fednode.core.journal import JournalRow
 from fednode.core.json import Json
 from fednode.core.records import Run
-from fednode.core.status import AssignmentStatus, RoundKind, RoundStatus
+from fednode.core.status import AssignmentStatus, RoundStatus
 from fednode.errors import NotFound
 from fednode.ports import Clock
 from fednode.store import clients, rows, rules
@@ -24,26 +24,11 @@ from fednode.store.alone import AloneTable, alone_of
 from fednode.store.curves import CurvesView, PooledCurves, curves_of, pooled_curves_of
 from fednode.store.records import ClientRecord, Event
 from fednode.store.reports import POOLED
+from fednode.store.run_views import RunView, run_views
 from fednode.store.schema import assignment, client, event, journal, metric, model, round_, run, update
 from fednode.store.sql import SqlStore
 
 MAX_EVENTS = 1_000              # in one answer
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunView:
-    """A run at a glance."""
-
-    run: Run
-    rounds: int                             # committed train rounds
-    metrics: Mapping[str, float]            # pooled, of the newest model that was measured
-    metrics_round: int | None               # which one that is
-    model_sha256: str | None                # of the newest model; None before model 0
-    clients: tuple[str, ...]                # everybody who was asked so far, or may be, in name order
-    created_s: float                        # wall seconds
-    started_s: float | None
-    ended_s: float | None
-    seconds: float                          # since it was started, until it ended
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,15 +79,23 @@ class Queries:
     def __init__(self, store: SqlStore, clock: Clock) -> None:
         self._store, self._clock = store, clock
 
-    async def run_summaries(self) -> list[RunView]:
-        """All runs, newest first."""
+    async def run_summaries(self, *, status: str = "", limit: int | None = None, offset: int = 0) -> list[RunView]:
+        """Runs, newest first; of one status where it is given."""
         wall_s = self._clock.wall_s()
-        return await self._store.read(lambda c: _run_views(c, select(run), wall_s))
+        wanted = _runs(select(run), status).limit(limit).offset(offset)
+        return await self._store.read(lambda c: run_views(c, wanted, wall_s))
+
+    async def num_runs(self, status: str = "") -> int:
+        """How many there are."""
+        counted = _runs(select(func.count()).select_from(run), status)
+        return await self._store.read(lambda c: int(c.execute(counted).scalar_one()))
 
     async def run_summary(self, ref: str) -> RunView:
         """One run by number, id or prefix. Raises NotFound."""
         wall_s = self._clock.wall_s()
-        return await self._store.read(lambda c: _run_view(c, _resolve_run(c, ref), wall_s))
+        return await self._store.read(
+            lambda c: run_views(c, select(run).where(run.c.id == _resolve_run(c, ref).id), wall_s)[0]
+        )
 
     async def resolve_run(self, ref: str) -> Run:
         """`12`, `#12`, an id or a unique prefix of one. Raises NotFound."""
@@ -135,6 +128,10 @@ class Queries:
         wanted = _models() if run_id is None else _models().where(model.c.run_id == run_id)
         return await self._store.read(lambda c: _model_views(c, wanted))
 
+    async def last_models(self, task: str) -> list[ModelView]:
+        """Of each run of the task that trained, the newest model; newest first, without its metrics."""
+        return await self._store.read(lambda c: _last_models(c, task))
+
     async def model(self, ref: str) -> ModelView:
         """By id, sha256, or a unique prefix of either. Raises NotFound."""
         return await self._store.read(lambda c: _resolve_model(c, ref))
@@ -164,64 +161,8 @@ class Queries:
 # --- runs -------------------------------------------------------------------------------------------------
 
 
-def _run_views(c: Connection, wanted: Select[Any], wall_s: float) -> list[RunView]:
-    found = c.execute(wanted.order_by(run.c.number.desc())).all()
-    trained, models, asked = _num_trained(c), _last_models(c), _asked(c)
-    metrics = _last_metrics(c)
-    return [
-        _view(row, trained.get(row.id, 0), models.get(row.id), metrics.get(row.id, {}), asked.get(row.id, ()), wall_s)
-        for row in found
-    ]
-
-
-def _run_view(c: Connection, of: Run, wall_s: float) -> RunView:
-    return _run_views(c, select(run).where(run.c.id == of.id), wall_s)[0]
-
-
-def _view(
-    row: Any, rounds: int, sha256: str | None, metrics: Mapping[int, Mapping[str, float]],
-    asked: tuple[str, ...], wall_s: float,
-) -> RunView:
-    found = rows.run_from(row)
-    newest = max(metrics, default=None)
-    ended_s = row.ended_s if row.ended_s is not None else wall_s
-    return RunView(
-        run=found, rounds=rounds, metrics={} if newest is None else metrics[newest], metrics_round=newest,
-        model_sha256=sha256, clients=tuple(sorted({*asked, *found.config.clients}, key=str.encode)),
-        created_s=row.created_s, started_s=row.started_s, ended_s=row.ended_s,
-        seconds=0.0 if row.started_s is None else ended_s - row.started_s,
-    )
-
-
-def _num_trained(c: Connection) -> dict[str, int]:
-    is_trained = and_(round_.c.status == RoundStatus.COMMITTED.value, round_.c.kind == RoundKind.TRAIN.value)
-    counted = select(round_.c.run_id, func.count()).where(is_trained).group_by(round_.c.run_id)
-    return {row[0]: row[1] for row in c.execute(counted)}
-
-
-def _last_models(c: Connection) -> dict[str, str]:
-    newest = select(model.c.run_id, func.max(model.c.round).label("round")).group_by(model.c.run_id).subquery()
-    on = and_(model.c.run_id == newest.c.run_id, model.c.round == newest.c.round)
-    return {row.run_id: row.sha256 for row in c.execute(select(model.c.run_id, model.c.sha256).join(newest, on))}
-
-
-def _asked(c: Connection) -> dict[str, tuple[str, ...]]:
-    found: dict[str, list[str]] = {}
-    for run_id, name in c.execute(select(assignment.c.run_id, assignment.c.client).distinct()):
-        found.setdefault(run_id, []).append(name)
-    return {run_id: tuple(names) for run_id, names in found.items()}
-
-
-def _last_metrics(c: Connection) -> dict[str, dict[int, dict[str, float]]]:
-    """The pooled numbers of each run's newest measured model: by run, model_round, name."""
-    pooled = and_(metric.c.client == POOLED, metric.c.value.is_not(None))
-    highest = func.max(metric.c.model_round).label("model_round")
-    newest = select(metric.c.run_id, highest).where(pooled).group_by(metric.c.run_id).subquery()
-    on = and_(metric.c.run_id == newest.c.run_id, metric.c.model_round == newest.c.model_round)
-    found: dict[str, dict[int, dict[str, float]]] = {}
-    for row in c.execute(select(metric).join(newest, on).where(pooled)):
-        found.setdefault(row.run_id, {}).setdefault(row.model_round, {})[row.name] = row.value
-    return found
+def _runs(wanted: Select[Any], status: str) -> Select[Any]:
+    return wanted.where(run.c.status == status) if status else wanted
 
 
 def _resolve_run(c: Connection, ref: str) -> Run:
@@ -270,6 +211,14 @@ def _model_views(c: Connection, wanted: Select[Any]) -> list[ModelView]:
     found = c.execute(wanted.order_by(model.c.committed_s.desc(), run.c.number.desc(), model.c.round.desc())).all()
     metrics = {run_id: _pooled_numbers(c, run_id) for run_id in {row.run_id for row in found}}
     return [replace(_model_from(row), metrics=metrics[row.run_id].get(row.round, {})) for row in found]
+
+
+def _last_models(c: Connection, task: str) -> list[ModelView]:
+    last = select(model.c.run_id, func.max(model.c.round).label("round")).where(model.c.round > 0).group_by(model.c.run_id)
+    newest = last.subquery()
+    wanted = _models().join(newest, and_(newest.c.run_id == model.c.run_id, newest.c.round == model.c.round))
+    found = c.execute(wanted.where(run.c.task == task).order_by(model.c.committed_s.desc(), run.c.number.desc()))
+    return [_model_from(row) for row in found]
 
 
 def _model_from(row: Any) -> ModelView:

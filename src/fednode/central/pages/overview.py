@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
-from fednode.central.clients_api import client_row
+from fednode.central.client_facts import client_row
 from fednode.central.node import CentralNode, Node
 from fednode.central.offers import MergedOffer, merged_offers
 from fednode.central.pages.frame import fragment, newest_seq, page_router, render
@@ -16,9 +16,9 @@ from fednode.central.pages.live import Change, in_list, in_place, stream
 from fednode.central.runs_api import summary_of
 from fednode.core.status import RunStatus
 from fednode.store.records import Event
+from fednode.wire.messages import RunSummary
 
 NUM_SHOWN = 8               # runs, and clients: the lists have all of them
-LIVE = (RunStatus.QUEUED.value, RunStatus.RUNNING.value)
 
 router = page_router()
 
@@ -38,14 +38,20 @@ async def changes(request: Request, node: Node, after: int = 0) -> StreamingResp
         facts = await _facts(request, node)
         touched = {event.run_id for event in events}
         runs = [run for run in facts["runs"] if run.run_id in touched]
-        return Change(rows=[
+        newest = fragment("overview_newest.html", **facts) if any(event.what == "run created" for event in events) else ""
+        return Change(signals={"curves": {}} if touched else {}, rows=[
             in_place("overview-facts", fragment("overview_facts.html", **facts)),
             in_place("overview-launch", fragment("overview_launch.html", **facts)),
-            *(in_list("runs", f"run-{run.number}", fragment("runs_row.html", run=run, selectable=False)) for run in reversed(runs)),
+            *([in_place("overview-newest", newest)] if newest else []),
+            *(_run(run) for run in reversed(runs)),
             *(_client(client) for client in facts["clients"] if _is_touched(client, events, clients)),
         ])
 
     return stream(request, node, after, news)
+
+
+def _run(run: RunSummary) -> str:
+    return in_list("runs", f"run-{run.number}", fragment("runs_row.html", run=run, selectable=False))
 
 
 def _client(client: dict[str, Any]) -> str:
@@ -55,22 +61,30 @@ def _client(client: dict[str, Any]) -> str:
 
 def _is_touched(client: dict[str, Any], events: Sequence[Event], clients: Collection[str]) -> bool:
     """Whether its row may look different: its step changed, or an event names it (or nobody in particular)."""
-    return client["name"] in clients or any(event.fields.get("client", client["name"]) == client["name"] for event in events)
+    name = client["name"]
+    return name in clients or any(event.fields.get("client", name) == name for event in events)
 
 
 async def _facts(request: Request, node: CentralNode) -> dict[str, Any]:
     clients = [client_row(node, record) for record in await node.store.clients()]
-    runs = [summary_of(node, view) for view in await node.queries.run_summaries()]
-    active = [run.status for run in runs if run.status in LIVE]
+    runs = [summary_of(node, view) for view in await node.queries.run_summaries(limit=NUM_SHOWN)]
+    active = await _active(node)
     return {
         "clients": sorted(clients, key=_by_presence)[:NUM_SHOWN], "num_clients": len(clients),
         "num_online": sum(client["status"] in ("online", "busy") for client in clients),
-        "selectable": False, "runs": runs[:NUM_SHOWN], "num_runs": len(runs),
-        "status": "running" if "running" in active else active[0] if active else "idle",
-        "current": next((run for run in runs if run.status in LIVE), None),
+        "selectable": False, "runs": runs[:NUM_SHOWN], "num_runs": await node.queries.num_runs(),
+        "status": active.status if active else "idle", "current": active, "newest": active or next(iter(runs), None),
         "tasks": _tasks(merged_offers(node.presence.members())),
-        "url": str(request.base_url).rstrip("/"),
+        "url": node.base_url(request),
     }
+
+
+async def _active(node: CentralNode) -> RunSummary | None:
+    """The run that plays, or waits for its turn."""
+    for status in (RunStatus.RUNNING, RunStatus.QUEUED):
+        for view in await node.queries.run_summaries(status=status.value, limit=1):
+            return summary_of(node, view)
+    return None
 
 
 def _by_presence(client: dict[str, Any]) -> tuple[bool, str]:

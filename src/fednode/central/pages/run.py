@@ -13,7 +13,7 @@ from fednode.central.pages import run_facts as facts_of
 from fednode.central.pages.frame import SEE_OTHER, fragment, newest_seq, page_router, render
 from fednode.central.pages.live import Change, in_list, in_place, stream
 from fednode.central.pages.run_facts import RunFacts, command_of, is_told
-from fednode.store.history import RoundView
+from fednode.store.history import RoundRow
 from fednode.store.records import Event
 
 router = page_router()
@@ -96,7 +96,7 @@ async def _round_rows(node: CentralNode, facts: RunFacts, numbers: Collection[An
     return [_round_row(view, names, facts) for view in reversed(touched)]
 
 
-def _round_row(view: RoundView, names: Sequence[str], facts: RunFacts) -> str:
+def _round_row(view: RoundRow, names: Sequence[str], facts: RunFacts) -> str:
     row = fragment("run_rounds_row.html", view=view, names=names, run=facts.summary)
     return in_list("rounds", f"round-{view.round.number}-{view.round.attempt}", row)
 

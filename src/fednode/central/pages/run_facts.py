@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import statistics
 from collections.abc import Mapping
@@ -10,11 +11,12 @@ from typing import Any
 
 from fednode.central.node import CentralNode
 from fednode.central.runs_api import summary_of
+from fednode.central.start_model import FRESH
 from fednode.central.timeline import Line, lines_of, slowest
 from fednode.core.records import RunConfig
 from fednode.core.status import RoundKind, RunStatus
-from fednode.store.history import FailureView, RoundView
-from fednode.store.queries import RunView
+from fednode.store.history import FailureView, RoundRow, RoundView
+from fednode.store.run_views import RunView
 from fednode.wire.messages import RunSummary
 
 PAGE_ROUNDS = 25
@@ -53,9 +55,9 @@ async def run_facts(node: CentralNode, ref: str, number: int | None = None) -> R
     )
 
 
-async def rounds_before(node: CentralNode, run_id: str, before: int | None) -> list[RoundView]:
+async def rounds_before(node: CentralNode, run_id: str, before: int | None) -> list[RoundRow]:
     """A page of the run's rounds, newest first."""
-    return await node.history.rounds(run_id, before=before, limit=PAGE_ROUNDS)
+    return await node.history.rows(run_id, before=before, limit=PAGE_ROUNDS)
 
 
 async def failures(node: CentralNode, run_id: str) -> list[FailureView]:
@@ -73,21 +75,43 @@ async def scores_of_clients(node: CentralNode, view: RunView) -> dict[str, Mappi
     return {client: dict(values) for client, values in found.items()}
 
 
-def command_of(config: RunConfig) -> str:
-    """The command line that asks for the same run again."""
-    words = ["fednode", "run", config.task, "--rounds", str(config.rounds), "--strategy", config.strategy]
-    words += ["--seed", str(config.seed), "--min-updates", str(config.min_updates)]
-    words += ["--deadline", f"{config.deadline_s:g}", "--cohort-fraction", f"{config.cohort_fraction:g}"]
-    words += ["--clients", ",".join(config.clients)] if config.clients else []
-    words += ["--start-from", config.start_model] if config.start_model else []
-    for place, settings in (("task", config.task_config), ("strategy", config.strategy_config)):
-        for name, value in settings.items():
-            words += ["--set", f"{place}.{name}={_toml(value)}"]
+def command_of(config: RunConfig, usual: RunConfig | None = None, start_from: str = "") -> str:
+    """The command line that asks for the same run again.
+
+    `usual`: what a run is of which only the task is said; what is the same there is left out. `start_from`: in other
+    words than the hash of the model.
+    """
+    start = start_from or config.start_model
+    known = _options(usual) if usual else {}
+    words = ["fednode", "run", config.task, *(["--start-from", start] if start not in ("", FRESH) else [])]
+    for name, value in _options(config).items():
+        if value != known.get(name, ""):
+            words += [name, value] if name.startswith("--") else ["--set", f"{name}={value}"]
     return shlex.join(words)
 
 
-def _toml(value: Any) -> str:
-    return {True: "true", False: "false"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+def _options(config: RunConfig) -> dict[str, str]:
+    """Everything that is set, by its flag, or by its name for `--set`."""
+    flags = {
+        "--rounds": str(config.rounds), "--strategy": config.strategy, "--seed": str(config.seed),
+        "--min-updates": str(config.min_updates), "--deadline": f"{config.deadline_s:g}",
+        "--cohort-fraction": f"{config.cohort_fraction:g}", "--clients": ",".join(config.clients),
+    }
+    task = {f"task.{name}": _typed(value) for name, value in config.task_config.items()}
+    return flags | task | {f"strategy.{name}": _typed(value) for name, value in config.strategy_config.items()}
+
+
+def _typed(value: Any) -> str:
+    """As `--set` reads it: text that would be taken for JSON is quoted."""
+    return value if isinstance(value, str) and not _is_json(value) else json.dumps(value, ensure_ascii=False)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return text != text.strip()         # `--set` strips
+    return True
 
 
 async def _eta_s(node: CentralNode, view: RunView) -> float | None:
@@ -99,6 +123,6 @@ async def _eta_s(node: CentralNode, view: RunView) -> float | None:
     return left * statistics.median(took) if took else None
 
 
-def is_told(view: RoundView) -> bool:
+def is_told(view: RoundRow) -> bool:
     """The round that only measures has no row of its own unless it is open."""
     return view.round.kind is not RoundKind.EVALUATE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from urllib.parse import quote
 
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
@@ -23,13 +24,13 @@ router = page_router()
 async def runs(request: Request, node: Node, status: str = "", page: int = 1) -> Response:
     """The list; `status` and `page` are in the address."""
     seq = await newest_seq(node)
-    found = [view for view in await node.queries.run_summaries() if status in ("", view.run.status.value)]
-    first = max(0, page - 1) * PAGE_ROWS
-    shown = [summary_of(node, view) for view in found[first : first + PAGE_ROWS]]
+    page, num_runs = max(1, page), await node.queries.num_runs(status)
+    found = await node.queries.run_summaries(status=status, limit=PAGE_ROWS, offset=(page - 1) * PAGE_ROWS)
+    shown = [summary_of(node, view) for view in found]
     return await render(
-        request, "runs.html", runs=shown, selectable=True, num_runs=len(found), status=status, page=max(1, page),
-        num_pages=max(1, -(-len(found) // PAGE_ROWS)), statuses=[kind.value for kind in RunStatus], seq=seq,
-        live=f"/live/runs?status={status}&page={page}",
+        request, "runs.html", runs=shown, selectable=True, num_runs=num_runs, status=status, page=page,
+        num_pages=max(1, -(-num_runs // PAGE_ROWS)), statuses=[kind.value for kind in RunStatus], seq=seq,
+        live=f"/live/runs?status={quote(status)}&page={page}",
     )
 
 

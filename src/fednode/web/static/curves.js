@@ -1,16 +1,20 @@
 // Draws every element with `data-curves="URL"`: the global model thick, clients thin, hover brings one forward; of many
 // clients the band from worst to best. The URL answers {name, names, rounds, step, pooled, clients, band} or, to compare
-// runs, {name, rounds, series}. On the signal `curves` of the page's stream only newer rounds are fetched.
+// runs, {name, rounds, series}. The untrained model of round 0 would squeeze all that follows into a line: it is left out
+// of longer runs unless the reader asks for it. Drag to zoom, double click to see all again. On the signal `curves` of the page's stream only newer rounds are fetched.
 
 const HEIGHT = 300;
+const MANY_ROUNDS = 4; // from so many on, round 0 is left out
 const COLOURS = ["#e8590c", "#1098ad", "#9c36b5", "#2b8a3e", "#e03131", "#5f3dc4", "#0b7285", "#a61e4d", "#5c940d", "#d9480f", "#364fc7", "#862e9c"];
+const DASHES = [[], [10, 5], [3, 4], [14, 4, 3, 4], [6, 3]]; // runs differ by more than their colour
 
 class Curves {
   constructor(element) {
     this.element = element;
     this.url = element.dataset.curves;
-    this.name = null;
+    this.name = element.dataset.name ?? null;
     this.data = null;
+    this.hasZero = null; // whether round 0 is drawn; null: the reader has not said
     this.busy = false;
     this.again = false;
     element.replaceChildren(make("div", "tabs"), make("div", "plot"));
@@ -59,22 +63,39 @@ class Curves {
   }
 
   tabs() {
-    const names = this.data.names ?? [this.data.name];
     const row = this.element.querySelector(".tabs");
-    if ([...row.children].map((button) => button.textContent).join() !== names.join()) {
-      row.replaceChildren(...names.map((name) => this.tab(name)));
+    const names = this.data.names ?? [this.data.name];
+    const wanted = this.data.rounds[0] === 0 ? [...names, ZERO] : names;
+    if ([...row.children].map((button) => button.textContent).join() !== wanted.join()) {
+      row.replaceChildren(...names.map((name) => this.tab(name, () => this.show(name))));
+      if (wanted !== names) row.append(this.tab(ZERO, () => this.showZero(!this.isZeroDrawn())));
     }
-    for (const button of row.children) button.setAttribute("aria-pressed", button.textContent === this.name);
+    for (const button of row.children) {
+      const isOn = button.textContent === ZERO ? this.isZeroDrawn() : button.textContent === this.name;
+      button.setAttribute("aria-pressed", isOn);
+    }
   }
 
-  tab(name) {
+  tab(name, onClick) {
     const button = make("button", "btn btn-sm btn-quiet", name);
     button.type = "button";
-    button.addEventListener("click", () => {
-      this.name = name;
-      this.load();
-    });
+    button.addEventListener("click", onClick);
     return button;
+  }
+
+  show(name) {
+    this.name = name;
+    this.load();
+  }
+
+  showZero(isWanted) {
+    this.hasZero = isWanted;
+    this.tabs();
+    this.draw();
+  }
+
+  isZeroDrawn() {
+    return this.hasZero ?? this.data.rounds.length < MANY_ROUNDS;
   }
 
   draw() {
@@ -83,17 +104,20 @@ class Curves {
       if (!this.chart) plot.replaceChildren(make("p", "empty", "The first scores come with the first round of training."));
       return;
     }
-    const [series, values, bands] = layout(this.data);
+    const [series, all, bands] = layout(this.data);
+    const values = this.data.rounds[0] === 0 && !this.isZeroDrawn() ? all.map((column) => column.slice(1)) : all;
+    plot.setAttribute("role", "img");
+    plot.setAttribute("aria-label", told(this.data));
     const key = JSON.stringify([this.data.name, series.map((one) => one.label), theme()]);
     if (this.chart && this.key === key) return void this.chart.setData(values);
     this.chart?.destroy();
     this.key = key;
     plot.replaceChildren();
-    plot.setAttribute("role", "img");
-    plot.setAttribute("aria-label", told(this.data));
     this.chart = new uPlot({ ...this.size(), ...options(this.data.name, bands), series }, values, plot);
   }
 }
+
+const ZERO = "round 0";
 
 function make(tag, className, text = "") {
   const element = document.createElement(tag);
@@ -120,9 +144,9 @@ function merged(old, found) {
 }
 
 function layout(data) {
-  const round = { label: "round", value: (_, v) => v ?? "" };
+  const round = { label: "round", value: (chart, v) => v ?? chart.data[0].at(-1) };
   if (data.series) {
-    const lines = data.series.map((one, i) => line(one.name, COLOURS[i % COLOURS.length], 2.5));
+    const lines = data.series.map((one, i) => ({ ...line(one.name, COLOURS[i % COLOURS.length], 2.5), dash: DASHES[i % DASHES.length] }));
     return [[round, ...lines], [data.rounds, ...data.series.map((one) => one.values)], []];
   }
   const clients = data.clients.map((one, i) => line(one.name, COLOURS[i % COLOURS.length], 1.25));
@@ -137,7 +161,13 @@ function layout(data) {
 }
 
 function line(label, stroke, width) {
-  return { label, stroke, width, spanGaps: true, points: { size: 5 }, value: (_, v) => (v == null ? "" : v.toFixed(4)) };
+  return { label, stroke, width, spanGaps: true, points: { size: 5 }, value: valueText };
+}
+
+// In the legend: the value under the cursor, else the last one.
+function valueText(chart, value, index, place) {
+  const shown = place == null ? chart.data[index].findLast((one) => one != null) : value;
+  return shown == null ? "" : shown.toFixed(4);
 }
 
 function options(name, bands) {
@@ -161,5 +191,15 @@ function told(data) {
   return `${data.name} over ${data.rounds.length} rounds. Last: ` + lines.map((one) => `${one.name} ${last(one.values)}`).join(", ");
 }
 
-const drawn = [...document.querySelectorAll("[data-curves]")].map((element) => new Curves(element));
-document.addEventListener("curves", () => drawn.forEach((curves) => curves.refresh()));
+const drawn = new Map();
+
+// Also what the page's stream has put in place of another one.
+function drawAll() {
+  for (const element of document.querySelectorAll("[data-curves]")) {
+    if (!element.querySelector(".plot")) drawn.set(element, new Curves(element));
+  }
+}
+
+document.addEventListener("htmx:after:swap", drawAll);
+document.addEventListener("curves", () => drawn.forEach((curves, element) => element.isConnected && curves.refresh()));
+drawAll();
