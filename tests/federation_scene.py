@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -44,6 +45,7 @@ class Federation:
         self.folder = folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.tls: ssl.SSLContext | None = None
         self.env = os.environ | {"FEDNODE_STATE_DIR": str(folder / "state"), "FEDNODE_CENTRAL": self.url}
         self.members: dict[str, subprocess.Popen[bytes]] = {}
         self.args: dict[str, list[str]] = {}
@@ -70,7 +72,7 @@ class Federation:
 
     def is_up(self) -> bool:
         assert self.members["central"].poll() is None, self.log("central")
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url}/healthz", timeout=2) as answer:
+        with contextlib.suppress(OSError), self.open("/healthz") as answer:
             return answer.status == 200
         return False
 
@@ -107,8 +109,11 @@ class Federation:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
+    def open(self, path: str) -> Any:
+        return urllib.request.urlopen(self.url + path, timeout=10, context=self.tls)
+
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"{self.url}/api/v1/{path}", timeout=10) as answer:
+        with self.open(f"/api/v1/{path}") as answer:
             return json.load(answer)
 
     def run_in_background(self, *args: str) -> str:

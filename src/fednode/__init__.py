@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fednode.errors import FednodeError
     from fednode.simulation.simulate import Simulation, simulate
     from fednode.strategies.base import State, Strategy, Updates
-    from fednode.tasks.base import Cancelled, Partition, Site, Task, TrainConfig, Visit
+    from fednode.tasks.base import Cancelled, Partition, Picture, Samples, Site, Task, TrainConfig, Visit
     from fednode.tasks.torch_task import TorchTask
 
     __version__: str
@@ -26,13 +26,15 @@ _HOMES = {
     "Params": "core.params", "Update": "core.records", "FednodeError": "errors",
     "Simulation": "simulation.simulate", "simulate": "simulation.simulate",
     "State": "strategies.base", "Strategy": "strategies.base", "Updates": "strategies.base",
-    "Cancelled": "tasks.base", "Partition": "tasks.base", "Site": "tasks.base", "Task": "tasks.base",
-    "TrainConfig": "tasks.base", "Visit": "tasks.base", "TorchTask": "tasks.torch_task",
+    "Cancelled": "tasks.base", "Partition": "tasks.base", "Picture": "tasks.base", "Samples": "tasks.base",
+    "Site": "tasks.base", "Task": "tasks.base", "TrainConfig": "tasks.base", "Visit": "tasks.base",
+    "TorchTask": "tasks.torch_task",
 }
 
 __all__ = [
-    "Cancelled", "FednodeError", "Histogram", "Metric", "Metrics", "Params", "Partition", "Simulation", "Site", "State",
-    "Strategy", "Sum", "Task", "TorchTask", "TrainConfig", "Update", "Updates", "Visit", "__version__", "simulate",
+    "Cancelled", "FednodeError", "Histogram", "Metric", "Metrics", "Params", "Partition", "Picture", "Samples",
+    "Simulation", "Site", "State", "Strategy", "Sum", "Task", "TorchTask", "TrainConfig", "Update", "Updates", "Visit",
+    "__version__", "simulate",
 ]
 
 

@@ -11,6 +11,7 @@ that clash, and a `fix`: what the reader can do about it. Nothing else in the ho
     │   └── PortTaken         the address is in use
     ├── DataError             a data folder or a file in it
     ├── CannotConnect         nobody answers there
+    │   └── NotTrusted        who answers there cannot prove who it is
     ├── TimedOut              somebody answered, too late
     ├── NotAuthorised         no credential, or one that does not open this door
     ├── VersionMismatch       two sides speak different protocols or task versions
@@ -20,13 +21,15 @@ that clash, and a `fix`: what the reader can do about it. Nothing else in the ho
     │   ├── RoundClosed       the round's outcomes are frozen
     │   ├── Withdrawn         the assignment was taken back
     │   ├── RunHalted         the run is paused or cancelled: its loop stops here
-    │   └── NameTaken         another client has this name
+    │   ├── NameTaken         another client has this name
+    │   └── CannotPredict     a model's task is not at the central node, or says nothing of a picture
     ├── ParamsError           params that are not what they should be
     │   ├── ParamsMismatch    names, dtypes or shapes differ from the manifest
     │   ├── NotFinite         a NaN or an infinity
     │   └── BadParamsFile     not a safetensors file, or a damaged one
     ├── TooFewUpdates         an aggregate of nothing
     ├── TaskFailed            a task's own code raised or died
+    ├── StrategyFailed        a strategy's own code raised, or returned what is no state
     ├── StoreError            what must not be lost is in danger
     │   ├── StoreLocked       another central node, or another daemon, holds the state dir
     │   ├── StoreDamaged      a file or a row is not what its hash says
@@ -37,7 +40,10 @@ that clash, and a `fix`: what the reader can do about it. Nothing else in the ho
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from typing import ClassVar, TypeVar
+
+T = TypeVar("T")
 
 
 class FednodeError(Exception):
@@ -47,17 +53,26 @@ class FednodeError(Exception):
     http_status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, message: str, *, fix: str) -> None:
+    def __init__(self, message: str, *, fix: str, field: str = "", parts: Sequence[FednodeError] = ()) -> None:
         super().__init__(message)
         self.message = message
         self.fix = fix
+        self.field = field                      # of a request, where it is about one: `rounds`, `task.epochs`
+        self.parts = tuple(parts)               # one error a field, where several are wrong at once
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What is wrong with each field of the request, and what to do about it."""
+        return {part.field: f"{part.message}; {part.fix}" for part in self.parts or (self,) if part.field}
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.message, self.fix)
+        return _rebuild, (type(self), self.message, self.fix, self.field, self.parts)
 
 
-def _rebuild(kind: type[FednodeError], message: str, fix: str) -> FednodeError:
-    return kind(message, fix=fix)
+def _rebuild(
+    kind: type[FednodeError], message: str, fix: str, field: str, parts: tuple[FednodeError, ...]
+) -> FednodeError:
+    return kind(message, fix=fix, field=field, parts=parts)
 
 
 class UsageError(FednodeError):
@@ -82,6 +97,10 @@ class DataError(FednodeError):
 
 class CannotConnect(FednodeError):
     code, http_status, exit_code = "cannot_connect", 503, 3
+
+
+class NotTrusted(CannotConnect):
+    code = "not_trusted"
 
 
 class TimedOut(FednodeError):
@@ -124,6 +143,10 @@ class NameTaken(Conflict):
     code, exit_code = "name_taken", 4
 
 
+class CannotPredict(Conflict):
+    code = "cannot_predict"
+
+
 class ParamsError(FednodeError):
     code, http_status = "bad_params", 422
 
@@ -148,6 +171,10 @@ class TaskFailed(FednodeError):
     code = "task_failed"
 
 
+class StrategyFailed(FednodeError):
+    code = "strategy_failed"
+
+
 class StoreError(FednodeError):
     code = "store_error"
 
@@ -170,3 +197,37 @@ class TooLarge(FednodeError):
 
 class RunEnded(FednodeError):
     code = "run_ended"
+
+
+class FieldErrors:
+    """What is wrong with a request, gathered step by step, so that a person mends all of it in one go."""
+
+    def __init__(self) -> None:
+        self.errors: list[FednodeError] = []
+
+    def of(self, step: Callable[[], T]) -> T | None:
+        """What `step` gives; None where it refuses: that is kept."""
+        try:
+            return step()
+        except UsageError as error:
+            self.add(error)
+            return None
+
+    def add(self, *errors: FednodeError) -> None:
+        """Keep these, one a field: what a field is told first counts."""
+        for error in errors:
+            for part in error.parts or (error,):
+                if not part.field or part.field not in self:
+                    self.errors.append(part)
+
+    def __contains__(self, field: str) -> bool:
+        return any(kept.field == field for kept in self.errors)
+
+    def raise_any(self) -> None:
+        """Raises the one error that was found, or a BadConfig of all of them."""
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        if self.errors:
+            fixes = dict.fromkeys(error.fix for error in self.errors)
+            told = "; ".join(error.message for error in self.errors)
+            raise BadConfig(told, fix="; ".join(fixes), parts=self.errors)

@@ -9,23 +9,17 @@ Simulation and deployment are this loop with another fleet and another store.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from fednode.core.aggregation import Updates
 from fednode.core.params import require_finite
-from fednode.core.records import (
-    MAX_ATTEMPTS,
-    Checkpoint,
-    Outcome,
-    Position,
-    Round,
-    Run,
-    State,
-    updates_of,
-)
+from fednode.core.records import MAX_ATTEMPTS, Checkpoint, Outcome, Position, Round, Run, State, updates_of
 from fednode.core.seeds import selection_rng
 from fednode.core.status import RoundKind, RunStatus
-from fednode.errors import FednodeError
+from fednode.errors import FednodeError, StrategyFailed
+from fednode.own_code import place_of
 from fednode.ports import Fleet, Store
 from fednode.strategies.base import Strategy
 
@@ -49,10 +43,11 @@ async def _open_next(run: Run, position: Position, strategy: Strategy, fleet: Fl
     kind = kind_of(number, run.config.rounds)
     present = await fleet.gather(run, max(1, _num_needed(run, kind)), attempt)
     checkpoint = position.checkpoint
+    with _its_own_code(strategy):
+        cohort = _cohort(run, kind, number, attempt, present, strategy)
+        config = strategy.configure(run.config.task_config)
     round_ = Round(
-        run_id=run.id, number=number, attempt=attempt, kind=kind,
-        cohort=_cohort(run, kind, number, attempt, present, strategy),
-        config=strategy.configure(run.config.task_config),
+        run_id=run.id, number=number, attempt=attempt, kind=kind, cohort=cohort, config=config,
         base_model=checkpoint.model_sha256 if checkpoint else "",
         budget_s=run.config.deadline_s,
     )
@@ -97,7 +92,8 @@ async def _finish(
 ) -> bool:
     """Make the next state and commit it. What cannot be aggregated ends the run, with its reason. Whether to go on."""
     try:
-        state = await asyncio.to_thread(_next_state, round_, outcomes, checkpoint, strategy)
+        with _its_own_code(strategy):
+            state = await asyncio.to_thread(_next_state, round_, outcomes, checkpoint, strategy)
     except FednodeError as error:
         await store.end_run(run.id, RunStatus.FAILED, f"round {round_.number}: {error.message}. {error.fix}")
         return False
@@ -115,8 +111,23 @@ def _next_state(
         return State(params=updates[0].params)
     manifest = checkpoint.state.params.manifest
     state = strategy.aggregate(checkpoint.state, Updates(round_.cohort, updates, manifest))
+    if not isinstance(state, State):
+        told = f"the strategy {type(strategy).__name__} returned a {type(state).__name__} from aggregate"
+        raise StrategyFailed(told, fix="return State(params, memory={...})")
     require_finite(state.params)
     return replace(state, params=state.params.cast(manifest))
+
+
+@contextmanager
+def _its_own_code(strategy: Strategy) -> Iterator[None]:
+    """Raise StrategyFailed where a strategy, which may be anybody's, raises what is none of our errors."""
+    try:
+        yield
+    except FednodeError:
+        raise
+    except Exception as error:
+        told = f"the strategy {type(strategy).__name__} raised {type(error).__name__}: {error}"
+        raise StrategyFailed(f"{told} ({place_of(error, type(strategy))})", fix="mend its code") from error
 
 
 async def _try_again(round_: Round, outcomes: tuple[Outcome, ...], store: Store) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, cast
 
 from jsonschema import Draft202012Validator
@@ -19,48 +19,61 @@ from referencing.exceptions import Unresolvable
 
 from fednode.core.json import Json, JsonObject, canonical_json
 from fednode.core.records import Offer, RunConfig
-from fednode.errors import BadConfig
-from fednode.strategies.registry import load_strategy, strategy_defaults
+from fednode.errors import BadConfig, FieldErrors, UsageError
+from fednode.strategies.base import Strategy
+from fednode.strategies.registry import StrategyType, installed_strategy
 from fednode.wire.messages import RunRequest
 
 DEFAULT_MIN_UPDATES = 2
 
 
 def complete_config(
-    request: RunRequest, offer: Offer, roster_size: int, seed: int, start_model: str = ""
+    request: RunRequest, offer: Offer, roster_size: int, seed: int, strategy: StrategyType | None = None
 ) -> RunConfig:
-    """Everything that decides a run's result. `seed` is taken where the request names none.
+    """Everything that decides a run's result, but the model that it starts from.
 
-    `roster_size` is the number of clients that would take part now. Raises BadConfig naming the field, NotFound
-    for a strategy that is not there.
+    `seed` is taken where the request names none. `roster_size` is the number of clients that would take part now.
+    `strategy`: one that is not installed, as a simulation may bring it. Raises BadConfig naming every field that is
+    wrong, NotFound where that is only a strategy that is not there.
     """
-    _require_support(request, offer)
+    wrong = FieldErrors()
+    strategy = strategy or wrong.of(lambda: _strategy(request.strategy))
+    task_config = wrong.of(lambda: complete_task_config(request.task_config, offer))
+    strategy_config = wrong.of(lambda: _strategy_config(request.strategy_config, strategy, offer))
+    min_updates = wrong.of(lambda: _min_updates(request, roster_size))
+    wrong.raise_any()
+    assert strategy is not None and task_config is not None and strategy_config is not None and min_updates is not None
     return RunConfig(
         task=offer.task,
         fingerprint=offer.fingerprint,
-        task_config=complete_task_config(request.task_config, offer),
-        strategy=request.strategy,
-        strategy_config=strategy_defaults(request.strategy, _finite("strategy", request.strategy_config)),
+        task_config=task_config,
+        strategy=strategy.name,
+        strategy_config=strategy_config,
         rounds=offer.default_rounds if request.rounds is None else request.rounds,
-        min_updates=_min_updates(request, roster_size),
+        min_updates=min_updates,
         cohort_fraction=request.cohort_fraction,
         deadline_s=request.deadline_s,
         seed=seed if request.seed is None else request.seed,
         clients=tuple(sorted(set(request.clients), key=str.encode)),
-        start_model=start_model,
     )
 
 
 def complete_task_config(values: JsonObject, offer: Offer) -> JsonObject:
-    """`values`, valid by the offer's schema, with its defaults filled in. Raises BadConfig naming the field."""
+    """`values`, valid by the offer's schema, with its defaults filled in. Raises BadConfig naming every wrong field."""
     fields = _fields(offer.schema)
-    _refuse_unknown(values, fields, offer)
-    given = {name: _as_declared(value, fields[name]) for name, value in _finite("task", values).items()}
+    wrong = FieldErrors()
+    wrong.add(*_unknown(values, fields, offer), *_not_finite("task", values))
+    given = {name: _as_declared(values[name], fields[name]) for name in values if f"task.{name}" not in wrong}
     defaults = {name: field["default"] for name, field in fields.items() if "default" in field}
     complete = defaults | given
-    if errors := _errors(complete, offer):
-        raise _bad_field(errors[0])
+    wrong.add(*(told for error in _errors(complete, offer) for told in _bad_fields(error)))
+    wrong.raise_any()
     return {name: complete[name] for name in sorted(complete)}
+
+
+def needs_of(kind: type[Strategy], offer: Offer) -> list[str]:
+    """What the strategy needs of a task and this one lacks."""
+    return [need for need in kind.requires if need not in offer.supports]
 
 
 def check_offer(offer: Offer) -> None:
@@ -77,15 +90,31 @@ def check_offer(offer: Offer) -> None:
             raise BadConfig(f"the offer of task {offer.task!r} says nothing of field {name!r}", fix="give it a schema")
 
 
-def _require_support(request: RunRequest, offer: Offer) -> None:
-    strategy = load_strategy(request.strategy, _finite("strategy", request.strategy_config))
-    for need in strategy.requires:
-        if need not in offer.supports:
-            raise BadConfig(
-                f"strategy {request.strategy!r} needs a task that supports {need!r}; {offer.task!r} supports "
-                f"{_listed(offer.supports)}",
-                fix="take another strategy, or a task that declares it in `supports`",
-            )
+def _strategy(name: str) -> StrategyType:
+    try:
+        return installed_strategy(name)
+    except UsageError as error:
+        raise type(error)(error.message, fix=error.fix, field="strategy") from None
+
+
+def _strategy_config(values: JsonObject, strategy: StrategyType | None, offer: Offer) -> JsonObject:
+    """Complete; nothing to say of the settings of a strategy that is not there."""
+    if strategy is None:
+        return {}
+    _require_support(strategy, offer)
+    wrong = FieldErrors()
+    wrong.add(*_not_finite("strategy", values))
+    wrong.raise_any()
+    return strategy.complete(values)
+
+
+def _require_support(strategy: StrategyType, offer: Offer) -> None:
+    for need in needs_of(strategy.kind, offer):
+        raise BadConfig(
+            f"strategy {strategy.name!r} needs a task that supports {need!r}; {offer.task!r} supports "
+            f"{_listed(offer.supports)}",
+            fix="take another strategy, or a task that declares it in `supports`", field="strategy",
+        )
 
 
 def _min_updates(request: RunRequest, roster_size: int) -> int:
@@ -97,7 +126,7 @@ def _min_updates(request: RunRequest, roster_size: int) -> int:
         raise BadConfig(
             f"min_updates = {request.min_updates}, but the run has only {num_fixed} clients: "
             f"{', '.join(sorted(set(request.clients)))}",
-            fix=f"name more clients, or lower min_updates to {num_fixed}",
+            fix=f"name more clients, or lower min_updates to {num_fixed}", field="min_updates",
         )
     return request.min_updates
 
@@ -118,13 +147,14 @@ def _fields(schema: JsonObject) -> Mapping[str, Mapping[str, Json]]:
     return cast(Mapping[str, Mapping[str, Json]], schema.get("properties", {}))
 
 
-def _refuse_unknown(values: JsonObject, fields: Collection[str], offer: Offer) -> None:
+def _unknown(values: JsonObject, fields: Collection[str], offer: Offer) -> Iterator[BadConfig]:
     for name in values:
         if name not in fields:
             close = difflib.get_close_matches(name, fields, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            raise BadConfig(
-                f"task {offer.task!r} has no setting {name!r}", fix=f"{hint}its settings: {_listed(sorted(fields))}"
+            yield BadConfig(
+                f"task {offer.task!r} has no setting {name!r}", fix=f"{hint}its settings: {_listed(sorted(fields))}",
+                field=f"task.{name}",
             )
 
 
@@ -139,22 +169,34 @@ def _as_declared(value: Json, field: Mapping[str, Json]) -> Json:
     return value
 
 
-def _finite(what: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+def _not_finite(place: str, values: Mapping[str, Any]) -> Iterator[BadConfig]:
     for name, value in values.items():
         try:
             canonical_json(value)
         except ValueError:
             number = value if isinstance(value, float) and not math.isfinite(value) else "a value"
-            raise BadConfig(f"{what}.{name}: {number} is no finite number", fix="give a finite number") from None
-    return values
+            where = f"{place}.{name}"
+            yield BadConfig(f"{where}: {number} is no finite number", fix="give a finite number", field=where)
 
 
-def _bad_field(error: ValidationError) -> BadConfig:
-    if error.validator == "required":
-        missing = sorted(set(cast(list[str], error.validator_value)) - set(cast(dict[str, Any], error.instance)))
-        return BadConfig(f"task.{missing[0]} is missing and has no default", fix=f"set task.{missing[0]}")
+def _bad_fields(error: ValidationError) -> Iterator[BadConfig]:
+    """What one error of the schema says, of each field that it is about."""
+    error = _nearest(error)
+    if error.validator == "required" and not error.absolute_path:
+        lacking = set(cast(list[str], error.validator_value)) - set(cast(dict[str, Any], error.instance))
+        for name in sorted(lacking):
+            where = f"task.{name}"
+            yield BadConfig(f"{where} is missing and has no default", fix=f"set {where}", field=where)
+        return
     where = ".".join(["task", *(str(part) for part in error.absolute_path)])
-    return BadConfig(f"{where} = {error.instance!r}: {error.message}", fix=_allowed(where, error))
+    field = ".".join(["task", *(str(part) for part in list(error.absolute_path)[:1])])
+    yield BadConfig(f"{where} = {error.instance!r}: {error.message}", fix=_allowed(where, error), field=field)
+
+
+def _nearest(error: ValidationError) -> ValidationError:
+    """Of a field that may be null or something else, what that else is: nobody who writes a number meant null."""
+    others = [below for below in error.context or () if below.validator_value != "null"]
+    return _nearest(others[0]) if error.validator in ("anyOf", "oneOf") and len(others) == 1 else error
 
 
 def _allowed(where: str, error: ValidationError) -> str:

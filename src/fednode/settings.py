@@ -7,20 +7,34 @@ token to use is a setting like any other. What a run does is no setting: see `ru
 from __future__ import annotations
 
 import json
+import os
 import socket
 import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import platformdirs
 from pydantic import AliasChoices, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from fednode.errors import BadConfig
 
 DEFAULT_PORT = 5000
 TOML_NAME = "fednode.toml"
+DOTENV = ".env"
+PREFIX = "FEDNODE_"
+SECRET = frozenset({"token"})
+NO_SETTINGS = frozenset({"FEDNODE_TEST_DATA", "FEDNODE_MNIST_MIRRORS"})     # of tests; of one task
 
 
 def user_toml() -> Path:
@@ -28,26 +42,56 @@ def user_toml() -> Path:
 
 
 def _also(name: str, *prototype: str) -> AliasChoices:
-    """`name` in files and flags, FEDNODE_NAME in the environment, and what the prototype called it."""
-    return AliasChoices(name, f"FEDNODE_{name.upper()}", *prototype)
+    """`name` in files and flags, FEDNODE_NAME in the environment, and what the prototype called it.
+
+    The bare name is no alias: other programs set HOST, NAME and PORT.
+    """
+    return AliasChoices(f"{PREFIX}{name.upper()}", *prototype)
 
 
 class Settings(BaseSettings):
     """What is set about this machine. Flags are passed to `load_settings` and win."""
 
-    model_config = SettingsConfigDict(env_prefix="FEDNODE_", env_file=".env", extra="ignore", toml_file=[])
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=DOTENV, extra="ignore", populate_by_name=True, use_attribute_docstrings=True
+    )
 
     central: str = Field(f"http://localhost:{DEFAULT_PORT}", validation_alias=_also("central", "SERVER_URL"))
+    """The central node that clients and commands dial."""
     token: str = Field("", validation_alias=_also("token"))
+    """What opens it: a join token for a client, the operator token for a person; this user's own needs none."""
     data: Path | None = Field(None, validation_alias=_also("data", "GLOBAL_DATASETS"))
+    """The folder with this site's data."""
     state_dir: Path = Field(
         default_factory=lambda: Path(platformdirs.user_state_dir("fednode")), validation_alias=_also("state_dir")
     )
+    """Below it a central node, clients and the demo keep what they must not lose."""
     host: str = Field("127.0.0.1", validation_alias=_also("host"))
+    """Where a central node listens; beyond loopback only with TLS or `--insecure`."""
     port: int = Field(DEFAULT_PORT, ge=0, le=65535, validation_alias=_also("port"))
+    """Of the central node."""
     name: str = Field("", validation_alias=_also("name"))
-    threads: int = Field(1, ge=0, validation_alias=_also("threads"))      # 0: as many as there are cores
+    """What this client is called: unique in the federation. Where none is set, this machine's name."""
+    threads: int = Field(1, ge=0, validation_alias=_also("threads"))
+    """Of training; `auto` or 0: as many as there are cores."""
+    share_summary: bool = Field(True, validation_alias=_also("share_summary"))
+    """Whether a client tells the central node the counts of its data, such as examples by class."""
     ca: Path | None = Field(None, validation_alias=_also("ca"))
+    """The certificate authority that signed the central node's certificate, a PEM file."""
+    page_port: int | None = Field(None, ge=0, le=65535, validation_alias=_also("page_port", "CLIENT_URL"))
+    """Of the client's own page, on loopback. Where none is set, it has none."""
+    tls_cert: Path | None = Field(None, validation_alias=_also("tls_cert"))
+    """The central node's certificate, a PEM file."""
+    tls_key: Path | None = Field(None, validation_alias=_also("tls_key"))
+    """The key of that certificate."""
+    public_url: str = Field("", validation_alias=_also("public_url"))
+    """Under which a central node behind a proxy is reached."""
+
+    @field_validator("page_port", mode="before")
+    @classmethod
+    def _port_of_url(cls, value: Any) -> Any:
+        """The prototype's CLIENT_URL is a whole address; a client node answers to its own machine only."""
+        return urlsplit(value).port if isinstance(value, str) and "://" in value else value
 
     @field_validator("threads", mode="before")
     @classmethod
@@ -67,17 +111,73 @@ class Settings(BaseSettings):
 
 def load_settings(**flags: Any) -> Settings:
     """The settings, with the flags that were given (None: not given). Raises BadConfig."""
+    return _load(Settings, flags)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One setting as it is now, and who says so."""
+
+    name: str
+    value: Any
+    origin: str         # "FEDNODE_PORT in the environment", "./fednode.toml", "default", ...
+    is_secret: bool
+
+
+def explain_settings() -> list[Setting]:
+    """Every setting and where its value comes from, in the order in which the sources are asked. Raises BadConfig."""
+    asked: list[PydanticBaseSettingsSource] = []
+
+    class Watched(Settings):
+        @classmethod
+        def settings_customise_sources(cls, *sources: Any, **more: Any) -> tuple[PydanticBaseSettingsSource, ...]:
+            asked.extend(super().settings_customise_sources(*sources, **more))
+            return tuple(asked)
+
+    values = _load(Watched, {})
+    return [
+        Setting(name=name, value=getattr(values, name), origin=_origin(name, asked), is_secret=name in SECRET)
+        for name in Settings.model_fields
+    ]
+
+
+def unknown_variables() -> list[str]:
+    """FEDNODE_* of the environment that set nothing: misspelt, as a rule."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | NO_SETTINGS
+    return sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+
+
+def _load(kind: type[Settings], flags: Mapping[str, Any]) -> Settings:
     for path in (Path(TOML_NAME), user_toml()):
         _refuse_unknown_keys(path)
     try:
-        return Settings(**{name: value for name, value in flags.items() if value is not None})
+        return kind(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0])
+        name = str(first["loc"][0]).lower().removeprefix(PREFIX.lower())
         raise BadConfig(
             f"setting {name} = {first['input']!r}: {first['msg']}",
-            fix=f"correct the flag --{name.lower().replace('_', '-')}, the environment or {TOML_NAME}",
+            fix=f"correct the flag --{name.replace('_', '-')}, the environment or {TOML_NAME}",
         ) from None
+
+
+def _origin(name: str, sources: Sequence[PydanticBaseSettingsSource]) -> str:
+    """The first source that knows the setting: the one whose value counts."""
+    alias = Settings.model_fields[name].validation_alias
+    names = [name, *(str(choice) for choice in alias.choices)] if isinstance(alias, AliasChoices) else [name]
+    for source in sources:
+        if not source().keys().isdisjoint(names):
+            return _told(source, names)
+    return "default"
+
+
+def _told(source: PydanticBaseSettingsSource, names: Sequence[str]) -> str:
+    """What a person calls this source; of the environment, which variable."""
+    if isinstance(source, EnvSettingsSource):
+        variable = next(name for name in names[1:] if name.lower() in source.env_vars)
+        return f"{variable} in {DOTENV if isinstance(source, DotEnvSettingsSource) else 'the environment'}"
+    path = source.toml_file_path if isinstance(source, TomlConfigSettingsSource) else None
+    return f"./{path}" if path == Path(TOML_NAME) else str(path)
 
 
 def _refuse_unknown_keys(path: Path) -> None:
@@ -107,6 +207,17 @@ def read_note(user_state_dir: Path, url: str) -> dict[str, Any]:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError):
         return {}
+
+
+def url_by_note(url: str, note: Mapping[str, Any]) -> str:
+    """`url`, as https where the note says that its central node has TLS and so speaks nothing else."""
+    has_tls = str(note.get("url", "")).startswith("https://")
+    return f"https://{url.removeprefix('http://')}" if has_tls and url.startswith("http://") else url
+
+
+def pin_of(note: Mapping[str, Any]) -> str:
+    """The one certificate that the note's central node has, as PEM; "" where it has no TLS, or there is no note."""
+    return str(note.get("certificate", ""))
 
 
 def _is_this_machine(host: str) -> bool:

@@ -19,8 +19,9 @@ from typing import Protocol
 from threadpoolctl import threadpool_limits
 
 from fednode.core.json import JsonObject
-from fednode.core.metrics import Metrics, require_poolable
+from fednode.core.metrics import Metrics
 from fednode.core.params import Params, require_finite, require_match
+from fednode.core.pooling import require_poolable
 from fednode.core.records import Failure, Outcome, Round, Run, Update
 from fednode.core.seeds import client_seed, init_seed, visit_seed
 from fednode.core.status import FailureCode, RoundKind

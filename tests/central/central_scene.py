@@ -102,6 +102,7 @@ class ScriptedClient:
         self.http = http
         self.name = name
         self.step = step
+        self.accuracy = 0.5             # of every model that it measures
         self.key = Ed25519PrivateKey.generate()
         self.secret = ""
 
@@ -135,8 +136,9 @@ class ScriptedClient:
         found: dict[str, Any] = assignment
         return found
 
-    async def measure(self, assignment: dict[str, Any], accuracy: float = 0.5) -> httpx2.Response:
-        evaluation = {"values": {"accuracy": accuracy}, "num_examples": {"test": 10}}
+    async def measure(self, assignment: dict[str, Any], accuracy: float | None = None) -> httpx2.Response:
+        values = {"accuracy": self.accuracy if accuracy is None else accuracy}
+        evaluation = {"values": values, "num_examples": {"test": 10}}
         return await self.tell(assignment, "metrics", {"evaluation": evaluation})
 
     async def tell(self, assignment: dict[str, Any], what: str, body: dict[str, Any]) -> httpx2.Response:

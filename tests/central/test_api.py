@@ -438,7 +438,7 @@ async def test_the_openapi_lists_the_paths_and_the_error_shape(tmp_path: Path) -
         spec = (await fed.people.get("/openapi.json")).json()
         assert {"/api/v1/clients/me/work", "/api/v1/runs/{ref}/events", "/healthz"} <= set(spec["paths"])
         assert "HTTPValidationError" not in spec["components"]["schemas"]
-        assert set(spec["components"]["schemas"]["ErrorBody"]["properties"]) == {"code", "message", "fix"}
+        assert set(spec["components"]["schemas"]["ErrorBody"]["properties"]) == {"code", "message", "fix", "fields"}
 
 
 async def test_announcements_are_compared_by_their_bytes_and_examples(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import httpx2
 import pytest
 from central_scene import ScriptedClient, central
 
-from fednode.central.auth import is_loopback_host
 from fednode.central.tokens import JOIN_DAYS, SECONDS_OF_A_DAY, TokenFile
 from fednode.clock import HandClock
 from fednode.errors import NotAuthorised, PortTaken, StoreDamaged, UsageError
+from fednode.web.callers import is_loopback_host
 
 
 def refusal(answer: httpx2.Response) -> str:
@@ -173,7 +173,7 @@ async def test_the_note_for_this_users_clients_is_private_and_goes_with_the_proc
         note = json.loads(path.read_text())
         assert note == {
             "url": fed.serving.url, "join_token": fed.serving.join_token,
-            "operator_token": fed.serving.operator_token, "pid": os.getpid(),
+            "operator_token": fed.serving.operator_token, "pid": os.getpid(), "certificate": "",
         }
     assert not path.exists()
 

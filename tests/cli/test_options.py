@@ -8,8 +8,8 @@ import pytest
 import typer
 
 from fednode.cli.options import duration_s, parse_sets, split_names
-from fednode.core.units import seconds_text, size_text
 from fednode.cli.request import run_request
+from fednode.core.units import seconds_text, size_text
 from fednode.errors import BadConfig
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from fednode.client.talk import ClientSettings, TrainingConfig
 from fednode.core.records import Offer
 from fednode.tasks.registry import load_task
+from fednode.wire.messages import AssignmentBody
 
 TASK = f"{Path(__file__).with_name('small_task.py')}:Small"
 FINGERPRINT = load_task(TASK).fingerprint
@@ -36,6 +37,10 @@ class Heard:
     def back(self) -> None:
         self.lines.append("back")
 
+    def assigned(self, body: AssignmentBody) -> None: ...
+
+    def evaluated(self, metrics: Mapping[str, float]) -> None: ...
+
     def config(self, config: TrainingConfig) -> None:
         self.lines.append(f"config {config.learning_rate} {config.epochs} {config.batch_size}")
 
@@ -48,6 +53,8 @@ class Heard:
     def training_finished(self, num_examples: int) -> None:
         self.lines.append(f"finished {num_examples}")
 
+    def sending(self, assignment: str, num_bytes: int) -> None: ...
+
     def sent(self, num_bytes: int) -> None:
         self.lines.append("sent")
 
@@ -56,6 +63,14 @@ class Heard:
 
     def failed(self, reason: str) -> None:
         self.lines.append(f"failed {reason}")
+
+    def idle(self) -> None: ...
+
+    def paused(self) -> None:
+        self.lines.append("paused")
+
+    def resumed(self) -> None:
+        self.lines.append("resumed")
 
     def count(self, start: str) -> int:
         return sum(line.startswith(start) for line in self.lines)

@@ -14,18 +14,16 @@ from numpy.typing import NDArray
 
 from fednode.core.json import canonical_json
 from fednode.core.metrics import (
-    FUNCTIONS,
     Histogram,
     Metric,
     Metrics,
     Pooled,
     Sum,
     check_metrics,
-    pool,
-    require_poolable,
     value_from_json,
     value_to_json,
 )
+from fednode.core.pooling import FUNCTIONS, pool, require_poolable
 from fednode.errors import BadConfig, TaskFailed
 
 SCORES = (

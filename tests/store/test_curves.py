@@ -194,5 +194,6 @@ async def test_a_run_whose_task_does_not_know_the_metric_has_no_values(sql: SqlS
     assert [curve.values for curve in view.series] == [(None,), (0.5,)]
     first = await queries.pooled_curves([other, run], None, 500)
     assert (first.name, first.goal, first.unit, first.rounds) == ("auc", "none", "area", (0,))
+    assert first.names == ("accuracy", "loss")      # nobody has measured the other run
     with pytest.raises(NotFound, match="run #1, #2 has no metric 'f1'"):
         await queries.pooled_curves([other, run], "f1", 500)

@@ -196,7 +196,7 @@ NEWER = '''"""A later step."""
 import sqlalchemy as sa
 from alembic import op
 revision = "0003"
-down_revision = "0002"
+down_revision = "0003"
 def upgrade():
     op.add_column("run", sa.Column("note", sa.Text(), nullable=True))
 '''

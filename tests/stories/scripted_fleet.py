@@ -20,7 +20,7 @@ from fednode.strategies.fedavg import FedAvg
 NUMBERS = {"a": 1.0, "b": 2.0, "c": 6.0}           # what each client adds to w: the mean of all is 3; others add 1
 
 
-class Killed(Exception):
+class Killed(BaseException):
     """The central node ends here, as by `kill -9`: nothing after it runs."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
@@ -12,9 +14,9 @@ from fednode.core.journal import check_chain
 from fednode.core.metrics import Pooled
 from fednode.core.records import Outcome, Round, Run, RunConfig, State
 from fednode.core.status import FailureCode, RoundKind, RoundStatus, RunStatus
-from fednode.errors import RoundClosed, RunHalted
+from fednode.errors import RoundClosed, RunHalted, StrategyFailed
 from fednode.rounds import run_rounds
-from fednode.strategies.base import Updates
+from fednode.strategies.base import Strategy, Updates
 from fednode.strategies.fedavg import FedAvg
 from fednode.strategies.fedavgm import FedAvgM
 from fednode.strategies.fedprox import FedProx
@@ -292,6 +294,41 @@ async def test_a_model_that_is_not_finite_ends_the_run_as_failed_with_its_reason
     assert await a_scene.w() == 0.0                         # the last committed model is kept
     assert fleet.gathered == [(1, 1), (2, 1)]               # and nobody is asked again
     assert (await a_scene.decisions("ended")) == [{"status": "failed"}]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Raises(Strategy):
+    def aggregate(self, state: State, updates: Updates) -> State:
+        return State(params=updates[7].params)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReturnsParams(Strategy):
+    def aggregate(self, state: State, updates: Updates) -> State:
+        return updates.mean()           # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(("strategy", "told"), [
+    (Raises(), r"the strategy Raises raised IndexError: list index out of range \(test_rounds.py, line \d+\)\. mend"),
+    (ReturnsParams(), r"the strategy ReturnsParams returned a Params from aggregate\. return State\("),
+], ids=["raises", "returns"])
+async def test_a_strategy_whose_code_is_wrong_ends_the_run_as_failed_with_its_reason(strategy: Strategy, told: str):
+    a_scene = await scene(strategy)
+    await a_scene.play()
+    status, reason = await a_scene.status()
+    assert status is RunStatus.FAILED
+    assert re.match("round 1: " + told, reason)
+
+
+class SelectsNobody(FedAvg):
+    def select(self, present: Sequence[str], config: RunConfig, rng: random.Random) -> list[str]:
+        raise ValueError("nobody is good enough")
+
+
+async def test_a_selection_that_raises_is_told_with_its_place():
+    a_scene = await scene(SelectsNobody())
+    with pytest.raises(StrategyFailed, match=r"SelectsNobody raised ValueError: nobody .* \(test_rounds.py, line"):
+        await a_scene.play()
 
 
 class NobodyHasExamples(ScriptedFleet):

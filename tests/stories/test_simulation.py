@@ -18,8 +18,10 @@ from fednode.core.metrics import Metrics
 from fednode.core.params import Params
 from fednode.core.records import Update
 from fednode.errors import BadConfig, DataError, NotFound, UsageError
+from fednode.strategies.registry import own_strategy
 from fednode.tasks.base import Task, Visit
 from fednode.tasks.registry import load_task
+from own_strategy import written
 
 TINY = f"{Path(__file__).with_name('tiny_task.py')}:Tiny"
 MNIST_3V7 = {"task": "mnist_3v7", "offline_sample": True, "task_config": {"epochs": 2}, "rounds": 1}
@@ -169,6 +171,25 @@ def test_a_class_that_only_this_process_knows_stays_in_it() -> None:
     assert tiny(task=Own).status == "completed"
     with pytest.raises(UsageError, match="Own of test_simulation cannot be handed to worker processes"):
         tiny(task=Own, workers=2)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_strategy_of_ones_own_is_a_file_a_class_or_an_instance(tmp_path: Path, workers: int) -> None:
+    spec = f"{written(tmp_path)}:ClippedAvg"
+    kind = own_strategy(spec).kind
+    by_file = tiny(strategy=spec, strategy_config={"limit": 0.001}, workers=workers)
+    assert by_file.status == "completed"
+    assert_same(tiny(strategy=kind, strategy_config={"limit": 0.001}), by_file)
+    assert_same(tiny(strategy=kind(limit=0.001)), by_file)          # type: ignore[call-arg]
+    assert tiny(strategy=kind).model_sha256 != by_file.model_sha256     # 1.0, the default, clips nothing here
+
+
+def test_an_instance_has_its_settings_already(tmp_path: Path) -> None:
+    kind = own_strategy(str(written(tmp_path))).kind
+    with pytest.raises(UsageError, match=r"strategy_config says limit, but ClippedAvg\(limit=1.0\)"):
+        tiny(strategy=kind(), strategy_config={"limit": 2.0})
+    with pytest.raises(BadConfig, match="limit"):
+        tiny(strategy=kind(limit=-1.0))                             # type: ignore[call-arg]
 
 
 def test_a_script_that_simulates_its_own_task_when_imported_is_told_and_ends(tmp_path: Path) -> None:

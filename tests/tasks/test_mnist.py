@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fednode.core.metrics import Sum, pool
+from fednode.core.metrics import Sum
 from fednode.core.params import Params
+from fednode.core.pooling import pool
 from fednode.errors import BadConfig
 from fednode.tasks.base import Partition, Site, Visit
 from fednode.tasks.mnist import Mnist

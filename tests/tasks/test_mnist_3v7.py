@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from fednode.core.aggregation import Updates
-from fednode.core.metrics import Metrics, Sum, pool
+from fednode.core.metrics import Metrics, Sum
 from fednode.core.params import Params
+from fednode.core.pooling import pool
 from fednode.core.records import Outcome
 from fednode.core.status import FailureCode, RoundKind
 from fednode.errors import BadConfig, DataError

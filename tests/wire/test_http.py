@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import ipaddress
 import json
 import socket
 import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
+from certificates import make_certificate
 from fednode.errors import (
     AlreadyReported,
     BadConfig,
@@ -33,6 +30,7 @@ from fednode.errors import (
     FednodeError,
     NotAuthorised,
     NotFound,
+    NotTrusted,
     RoundClosed,
     StoreError,
     TimedOut,
@@ -511,61 +509,89 @@ async def test_a_refused_upload_is_that_error(peer: Peer, source: Path):
 # --- certificates and proxies
 
 
-@pytest.fixture
-def certified(tmp_path: Path) -> Iterator[tuple[Peer, Path]]:
-    """A peer with TLS, and the file of the CA that vouches for it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "fednode test")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name).issuer_name(name).public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    ca, key_file = tmp_path / "ca.pem", tmp_path / "key.pem"
-    ca.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
+@contextmanager
+def with_tls(folder: Path, *names: str, **days: float) -> Iterator[tuple[Peer, Path]]:
+    """A peer with TLS, and its certificate, which vouches for itself. Both bulk transfers are cut once."""
+    certificate, key = make_certificate(folder, *names, **days)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(ca, key_file)
+    context.load_cert_chain(certificate, key)
     peer = Peer()
     peer.socket = context.wrap_socket(peer.socket, server_side=True)
-    peer.routes |= {"GET /api": says(200, [1]), "GET /m": serves(BLOB)}
-    for running_peer in running(peer):
-        yield running_peer, ca
+    peer.routes |= {"GET /api": says(200, [1]), "GET /m": serves(BLOB, 1_000_000)}
+    yield from ((running_peer, certificate) for running_peer in running(peer))
 
 
-@pytest.mark.parametrize("by", ["flag", "environment"])
-async def test_a_ca_is_honoured_by_control_and_bulk(certified, tmp_path: Path, source: Path, monkeypatch, by: str):
+@pytest.fixture
+def certified(tmp_path: Path) -> Iterator[tuple[Peer, Path]]:
+    with with_tls(tmp_path, "127.0.0.1") as found:
+        yield found
+
+
+def https(peer: Peer, host: str = "127.0.0.1") -> str:
+    return f"https://{host}:{peer.server_address[1]}"
+
+
+@pytest.mark.parametrize("by", ["flag", "environment", "pin"])
+async def test_a_certificate_is_believed_by_control_and_by_bulk_that_goes_on_after_a_cut(
+    certified, tmp_path: Path, source: Path, monkeypatch, by: str
+):
     peer, ca = certified
-    inbox = Inbox(peer)
+    inbox = Inbox(peer, 700_000)
     if by == "environment":
         monkeypatch.setenv("SSL_CERT_FILE", str(ca))
-    async with Http(peer.url.replace("http:", "https:"), ca=ca if by == "flag" else None) as http:
+    flags = {"flag": {"ca": ca}, "pin": {"pin": ca.read_text()}}.get(by, {})
+    async with Http(https(peer), **flags) as http:
         assert await http.request("GET", "/api") == [1]
         await http.download("/m", tmp_path / "m", expect_sha256=SHA256)
         await http.upload("/u", source, offset=0)
     assert (tmp_path / "m").read_bytes() == BLOB
     assert inbox.received == BLOB
+    assert [ask for ask in peer.asked if ask[0] == "PUT"] == [("PUT", "/u?offset=0"), ("PUT", "/u?offset=700000")]
+    assert len([ask for ask in peer.asked if ask == ("GET", "/m")]) == 2
 
 
 async def test_without_its_ca_a_certificate_is_refused_by_control_and_bulk(certified, tmp_path: Path):
     peer, _ = certified
-    async with Http(peer.url.replace("http:", "https:")) as http:
-        with pytest.raises(CannotConnect, match="certificate of https://127") as caught:
+    async with Http(https(peer)) as http:
+        with pytest.raises(NotTrusted, match="certificate of https://127") as caught:
             await http.request("GET", "/api")
-        with pytest.raises(CannotConnect, match="certificate of https://127"):
+        with pytest.raises(NotTrusted, match="certificate of https://127"):
             await http.download("/m", tmp_path / "m", expect_sha256=SHA256)
     assert "--ca" in caught.value.fix
+    assert peer.asked == []
+
+
+async def test_a_pin_is_for_one_certificate_whatever_it_is_called(certified, tmp_path: Path):
+    peer, ca = certified
+    other, _ = make_certificate(tmp_path, "127.0.0.1", "localhost", stem="other")
+    async with Http(https(peer, "localhost"), pin=ca.read_text()) as http:
+        assert await http.request("GET", "/api") == [1]
+    async with Http(https(peer), pin=other.read_text()) as http:
+        with pytest.raises(NotTrusted):
+            await http.request("GET", "/api")
+    async with Http(https(peer, "localhost"), ca=ca, pin=ca.read_text()) as http:       # the flag is what counts
+        with pytest.raises(NotTrusted):
+            await http.request("GET", "/api")
+
+
+@pytest.mark.parametrize(("names", "days", "told", "fix"), [
+    (["fed.example.org"], {}, "IP address mismatch", "a name that is in its certificate"),
+    (["127.0.0.1"], {"from_days": -9, "to_days": -2}, "expired", "renew it"),
+])
+async def test_what_is_wrong_with_a_certificate_is_told_with_its_fix(tmp_path: Path, names, days, told: str, fix: str):
+    with with_tls(tmp_path, *names, **days) as (peer, ca):
+        async with Http(https(peer), ca=ca) as http:
+            with pytest.raises(NotTrusted, match=told) as caught:
+                await http.request("GET", "/api")
+    assert fix in caught.value.fix
+
+
+async def test_the_wrong_scheme_is_named_as_the_likely_fix(certified, peer: Peer):
+    for url, fix in ((certified[0].url, "write https://"), (https(peer), f"write {peer.url}")):
+        async with Http(url) as http:
+            with pytest.raises(CannotConnect) as caught:
+                await http.request("GET", "/api")
+            assert fix in caught.value.fix
 
 
 @pytest.mark.parametrize("content", [None, b"not a certificate"])

@@ -5,7 +5,7 @@ Nothing decides by it: leases, deadlines and outcomes are in `leases` and the st
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -53,16 +53,20 @@ class Activity:
         if self._doing.pop(client, None):
             self._ring(client)
 
+    def turn(self, clients: Iterable[str]) -> None:
+        """Something else of these clients has changed: whether they are there, or what they offer."""
+        self._ring(*clients)
+
     def of(self, client: str, run_id: str = "") -> Doing | None:
         """What it is at; with `run_id` only if it is at that run."""
         doing = self._doing.get(client)
         return doing if doing and run_id in ("", doing.run_id) else None
 
     def since(self, version: int) -> set[str]:
-        """Clients whose step has changed after `version`."""
+        """Clients of whom something has changed after `version`."""
         return {client for client, changed in self._changed.items() if changed > version}
 
-    def _ring(self, client: str) -> None:
+    def _ring(self, *clients: str) -> None:
         self.version += 1
-        self._changed[client] = self.version
+        self._changed |= dict.fromkeys(clients, self.version)
         self.bell.ring()

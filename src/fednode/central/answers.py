@@ -6,7 +6,7 @@ How it is told, to a program or to a person at a browser: `error_answers`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -28,10 +28,12 @@ class Problem:
     message: str
     fix: str
     headers: Mapping[str, str] | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)     # of the request: what is wrong with each
 
     @property
-    def body(self) -> dict[str, str]:
-        return {"code": self.code, "message": self.message, "fix": self.fix}
+    def body(self) -> dict[str, Any]:
+        told = {"code": self.code, "message": self.message, "fix": self.fix}
+        return told | {"fields": dict(self.fields)} if len(self.fields) > 1 else told
 
 
 # What the caller hears of a mistake of ours: nothing of its insides.
@@ -58,7 +60,8 @@ def problem_of(error: Exception, connection: HTTPConnection) -> Problem:
     if isinstance(error, FednodeError):
         headers = {"WWW-Authenticate": "Bearer"} if error.http_status == UNAUTHORISED else None
         return Problem(
-            status=error.http_status, code=error.code, message=error.message, fix=error.fix, headers=headers
+            status=error.http_status, code=error.code, message=error.message, fix=error.fix, headers=headers,
+            fields=error.fields,
         )
     if isinstance(error, RequestValidationError):
         return _of_validation(error)
@@ -68,15 +71,20 @@ def problem_of(error: Exception, connection: HTTPConnection) -> Problem:
 
 
 def _of_validation(error: RequestValidationError) -> Problem:
-    """The first field that is wrong, by name."""
+    """The fields that are wrong, by name; the first of them in words."""
     errors: Sequence[Any] = error.errors()
-    place, *path = errors[0]["loc"]
     if errors[0]["type"] == "json_invalid":
         return _NO_JSON
-    field = ".".join(str(part) for part in path) or str(place)
+    told = {_path(wrong["loc"]): wrong["msg"] for wrong in reversed(errors)}
+    first = _path(errors[0]["loc"])
     return Problem(
-        status=422, code="usage", message=f"{field}: {errors[0]['msg']}", fix=f"correct {field!r}; {SEE_API}"
+        status=422, code="usage", message=f"{first}: {told[first]}", fix=f"correct {first!r}; {SEE_API}", fields=told
     )
+
+
+def _path(loc: Sequence[Any]) -> str:
+    place, *path = loc
+    return ".".join(str(part) for part in path) or str(place)
 
 
 def _of_http(error: HTTPException, connection: HTTPConnection) -> Problem:

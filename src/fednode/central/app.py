@@ -20,13 +20,16 @@ from fednode.central import (
     clients_api,
     compare_api,
     curves_api,
+    events_api,
     models_api,
     predictions_api,
     runs_api,
+    settings_api,
     updates_api,
     work_api,
 )
 from fednode.central.activity import Activity
+from fednode.central.attendance import Attendance
 from fednode.central.auth import Doors
 from fednode.central.error_answers import add_error_answers
 from fednode.central.gate import Gate
@@ -43,6 +46,7 @@ from fednode.central.uploads import Uploads
 from fednode.central.waiting import TICK_S
 from fednode.errors import StoreError
 from fednode.ports import Clock
+from fednode.store.event_list import EventList
 from fednode.store.history import History
 from fednode.store.queries import Queries
 from fednode.store.sql import SqlStore
@@ -50,6 +54,10 @@ from fednode.web.look import STATIC_DIR
 from fednode.wire.messages import PROTOCOL, ErrorBody
 
 SAVE_SEEN_EVERY_S = 5.0
+API = (
+    clients_api, work_api, updates_api, runs_api, events_api, curves_api, compare_api, models_api, predictions_api,
+    settings_api,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -64,7 +72,7 @@ def create_app(store: SqlStore, clock: Clock, settings: CentralSettings) -> Fast
     )
     app.state.node = node
     add_error_answers(app)
-    for group in (clients_api, work_api, updates_api, runs_api, curves_api, compare_api, models_api, predictions_api):
+    for group in API:
         app.include_router(group.router)
     for page in PAGES:
         app.include_router(page)
@@ -102,7 +110,9 @@ async def living(node: CentralNode) -> AsyncIterator[None]:
         if not record.is_revoked:
             node.presence.enrol(Member(name=record.name, offers=record.offers, last_seen_s=record.last_seen_s))
     await node.runs.start()
-    housekeeping = asyncio.create_task(_keep_house(node))
+    away = await EventList(node.store).away()
+    attendance = Attendance(node.store, node.presence, node.activity, node.clock, away)
+    housekeeping = asyncio.create_task(_keep_house(node, attendance))
     try:
         yield
     finally:
@@ -113,12 +123,13 @@ async def living(node: CentralNode) -> AsyncIterator[None]:
         await _save_seen(node)
 
 
-async def _keep_house(node: CentralNode) -> None:
-    """Count the up-time, and save now and then who was seen when."""
+async def _keep_house(node: CentralNode, attendance: Attendance) -> None:
+    """Count the up-time, tell who came and went, and save now and then who was seen when."""
     last_s = node.clock.now_s()
     while True:
         await node.clock.sleep(TICK_S)
         node.presence.uptime.now_s()
+        await attendance.look()
         await node.predictions.stop_if_idle()
         if node.clock.now_s() - last_s >= SAVE_SEEN_EVERY_S:
             last_s = node.clock.now_s()

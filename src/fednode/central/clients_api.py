@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any
+from dataclasses import asdict
+from typing import Annotated, Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 
 from fednode import __version__
+from fednode.central.client_facts import ClientQuery, client_row, client_rows, find_clients
 from fednode.central.node import CentralNode, Client, Node, Operator
 from fednode.central.offers import merged_offers
 from fednode.central.presence import Member
 from fednode.central.tokens import ASK_FOR_JOIN, hash_secret, new_secret
-from fednode.core.ids import make_id
+from fednode.core.ids import key_fingerprint, make_id
+from fednode.core.json import finite
 from fednode.core.metrics import check_metrics
 from fednode.core.records import Offer
-from fednode.core.status import ClientStatus
 from fednode.errors import BadConfig, NotAuthorised
 from fednode.run_config import check_offer
+from fednode.store.client_history import ClientHistory
 from fednode.store.records import ClientRecord
 from fednode.wire.messages import (
     Farewell,
@@ -31,6 +34,8 @@ from fednode.wire.messages import (
     Registration,
     registration_text,
 )
+
+Sort = Annotated[str, Query(pattern="^-?(name|status|seen|updates)$")]
 
 router = APIRouter(prefix="/api/v1", tags=["clients"])
 
@@ -86,9 +91,29 @@ async def renew_secret(client: Client, node: Node) -> Registered:
 
 
 @router.get("/clients", dependencies=[Operator])
-async def list_clients(node: Node) -> list[dict[str, Any]]:
-    """Everybody who ever joined, in name order, with what they offer and whether they are there."""
-    return [client_row(node, record) for record in await node.store.clients()]
+async def list_clients(
+    node: Node, search: str = "", status: str = "", task: str = "", sort: Sort = "name",
+    limit: Annotated[int | None, Query(ge=1)] = None, offset: Annotated[int, Query(ge=0)] = 0,
+) -> list[dict[str, Any]]:
+    """Everybody who ever joined, with what they offer and whether they are there; all of them, or those asked for.
+
+    `search`: part of the name. `task`: offered now. `sort`: `name`, `status`, `seen`, `updates`; `-name`: backwards.
+    """
+    found = await find_clients(node, ClientQuery(search=search, status=status, task=task, sort=sort))
+    return await client_rows(node, found.names[offset:][:limit])
+
+
+@router.get("/clients/{name}", dependencies=[Operator])
+async def show_client(name: str, node: Node) -> dict[str, Any]:
+    """One client: what it is, what it offers, and its last assignments, newest first."""
+    record, history = await node.store.client(name), ClientHistory(node.store)
+    [row] = await client_rows(node, [record.name])
+    works = await history.works(record.name)
+    return {
+        **row, "key_fingerprint": key_fingerprint(record.public_key),
+        "offers": [offer.to_json() for offer in record.offers],
+        "history": [finite(asdict(work)) for work in works],
+    }
 
 
 @router.post("/clients/{name}/revoke", dependencies=[Operator])
@@ -153,33 +178,10 @@ def _standing(known: ClientRecord | None, public_key: str) -> str:
     return "revoked" if known.is_revoked else "yours"
 
 
-def client_row(node: CentralNode, record: ClientRecord) -> dict[str, Any]:
-    """A client as lists and pages show it."""
-    last_seen_s = max(record.last_seen_s, node.presence.last_seen_s(record.name))
-    return {
-        "client_id": record.id, "name": record.name, "status": status_of(node, record).value,
-        "reason": node.presence.farewell(record.name),
-        "last_seen_s": last_seen_s, "unheard_s": max(0.0, node.clock.wall_s() - last_seen_s),
-        "joined_s": record.joined_s,
-        "versions": dict(record.versions),
-        "offers": [
-            {"task": offer.task, "fingerprint": offer.fingerprint, "summary": offer.summary} for offer in record.offers
-        ],
-    }
-
-
-def status_of(node: CentralNode, record: ClientRecord) -> ClientStatus:
-    if record.is_revoked:
-        return ClientStatus.REVOKED
-    if not node.presence.is_heard(record.name):
-        return ClientStatus.GONE
-    return ClientStatus.BUSY if node.leases.is_busy(record.name) else ClientStatus.ONLINE
-
-
 def _require_proof(body: Registration) -> None:
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(body.public_key))
-        key.verify(bytes.fromhex(body.proof), registration_text(body.name))
+        key.verify(bytes.fromhex(body.proof), registration_text(body.name, body.nonce))
     except (InvalidSignature, ValueError):
         raise NotAuthorised(
             f"the proof for {body.name!r} was not made by the key that came with it",

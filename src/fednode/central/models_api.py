@@ -6,13 +6,14 @@ import re
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response
 
 from fednode.central.auth import bearer_of
 from fednode.central.models import params_response
 from fednode.central.node import Node, Operator
 from fednode.core.json import finite
+from fednode.store.model_cards import ModelCards
 from fednode.wire.messages import MEDIA_TYPE
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -29,15 +30,32 @@ async def member_or_operator(request: Request, node: Node) -> None:
 
 
 @router.get("", dependencies=[Operator])
-async def list_models(node: Node) -> list[dict[str, Any]]:
-    """Every committed model, newest first."""
-    return [finite(asdict(view)) for view in await node.queries.models()]
+async def list_models(
+    node: Node, run: str = "", limit: Annotated[int | None, Query(ge=1)] = None,
+    offset: Annotated[int, Query(ge=0)] = 0,
+) -> list[dict[str, Any]]:
+    """Committed models, newest first: all of them, those of a run, or a page of them."""
+    run_id = (await node.queries.resolve_run(run)).id if run else None
+    if limit is None:
+        found = (await node.queries.models(run_id))[offset:]
+    else:
+        found = await ModelCards(node.store, node.queries).page(run_id, limit=limit, offset=offset)
+    return [finite(asdict(view)) for view in found]
 
 
 @router.get("/{ref}", dependencies=[Operator])
 async def show_model(ref: str, node: Node) -> dict[str, Any]:
     """One model, by id, sha256 or a unique prefix of either."""
     return finite(asdict(await node.queries.model(ref)))  # type: ignore[no-any-return]
+
+
+@router.get("/{ref}/card", dependencies=[Operator])
+async def show_card(ref: str, node: Node) -> dict[str, Any]:
+    """How a model came about: its run's config, who trained it, and the models that it comes from."""
+    card = await ModelCards(node.store, node.queries).card(ref)
+    return finite({  # type: ignore[no-any-return]
+        **asdict(card), "run": {"run_id": card.run.id, "number": card.run.number, "config": card.run.config.to_json()},
+    })
 
 
 @router.head("/{ref}/params", dependencies=[Depends(member_or_operator)], include_in_schema=False)

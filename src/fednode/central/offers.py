@@ -69,16 +69,19 @@ def _require_enrolled(request: RunRequest, members: Sequence[Member]) -> None:
         if name not in names:
             close = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            raise NotFound(f"no client {name!r} is enrolled", fix=f"{hint}enrolled: {', '.join(names) or 'nobody'}")
+            told = f"{hint}enrolled: {', '.join(names) or 'nobody'}"
+            raise NotFound(f"no client {name!r} is enrolled", fix=told, field="clients")
 
 
 def _not_offered(task: str, members: Sequence[Member]) -> NotFound:
     known: Mapping[str, None] = {offer.task: None for member in members for offer in member.offers}
     if not members:
-        return NotFound(f"no client is enrolled, so nobody offers task {task!r}", fix="start one: `fednode client`")
+        return NotFound(
+            f"no client is enrolled, so nobody offers task {task!r}", fix="start one: `fednode client`", field="task"
+        )
     return NotFound(
         f"no client that would take part offers task {task!r}",
-        fix=f"offered: {', '.join(sorted(known)) or 'nothing'}; start a client node with `--task {task}`",
+        fix=f"offered: {', '.join(sorted(known)) or 'nothing'}; start a client node with `--task {task}`", field="task",
     )
 
 
@@ -86,7 +89,7 @@ def _clash(task: str, versions: Sequence[MergedOffer]) -> BadConfig:
     told = "; ".join(f"{merged.offer.fingerprint} by {', '.join(merged.clients)}" for merged in versions)
     return BadConfig(
         f"the clients offer different versions of task {task!r}: {told}",
-        fix="give them the same version, or name the clients that have one",
+        fix="give them the same version, or name the clients that have one", field="task",
     )
 
 
@@ -95,5 +98,5 @@ def _require_all_named(request: RunRequest, chosen: MergedOffer) -> None:
     if lacking:
         raise BadConfig(
             f"{', '.join(sorted(lacking))} does not offer task {request.task!r} as {chosen.offer.fingerprint}",
-            fix="leave it out, or start it with this task",
+            fix="leave it out, or start it with this task", field="clients",
         )

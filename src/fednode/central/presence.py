@@ -84,6 +84,10 @@ class Presence:
         silent_s = self.uptime.now_s() - last_s
         return name not in self._members or name in self._left or silent_s >= self.gone_after_s
 
+    def has_left(self, name: str) -> bool:
+        """It said goodbye, and was not heard of since."""
+        return name in self._left
+
     def why_gone(self, name: str) -> str:
         """One sentence for the round's record."""
         if name not in self._members:

@@ -8,24 +8,20 @@ side by side. No exception of a run's loop goes unheard: the run fails, or pause
 from __future__ import annotations
 
 import asyncio
-import secrets
 import traceback
-from dataclasses import replace
 from functools import partial
 
 import structlog
 
 from fednode.central.fleet import LeasedFleet
+from fednode.central.launch_check import LaunchCheck, check_launch, plan_run
 from fednode.central.leases import Leases
-from fednode.central.offers import choose_offer
 from fednode.central.presence import Presence
-from fednode.central.start_model import start_model
 from fednode.core.records import Run
 from fednode.core.status import RunStatus
 from fednode.errors import FednodeError, IllegalMove, RunHalted, StoreError, StoreFull
 from fednode.ports import Clock
 from fednode.rounds import run_rounds
-from fednode.run_config import complete_config
 from fednode.store.queries import Queries
 from fednode.store.sql import SqlStore
 from fednode.strategies.registry import load_strategy
@@ -36,7 +32,6 @@ PAUSING = "pauses when the open round has ended"
 BY_A_PERSON = "by a person"
 TRY_AGAIN_S = 10.0          # a store that cannot write now (a full disk) is asked again
 ACTIVE = (RunStatus.RUNNING, RunStatus.QUEUED)
-SEED_BITS = 32              # of a seed that nobody chose: short enough to type
 
 log = structlog.get_logger(__name__)
 
@@ -70,14 +65,18 @@ class Runs:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def create(self, request: RunRequest) -> Run:
-        """Accept a run. Raises BadConfig, NotFound."""
+        """Accept a run. Raises BadConfig (naming every field that is wrong), NotFound."""
         async with self._lock:
-            chosen = choose_offer(request, self._presence)
-            config = complete_config(request, chosen.offer, len(chosen.clients), secrets.randbits(SEED_BITS))
-            start = await start_model(self._store, self._queries, request.start_from, config)
-            run = await self._store.create_run(replace(config, start_model=start), chosen.offer.metrics)
+            plan = await plan_run(request, self._presence, self._store, self._queries)
+            plan.wrong.raise_any()
+            assert plan.config is not None and plan.chosen is not None
+            run = await self._store.create_run(plan.config, plan.chosen.offer.metrics)
         await self._schedule()
         return await self._store.run(run.id)
+
+    async def check(self, request: RunRequest) -> LaunchCheck:
+        """What `create` would do with this request, and what there is to know before."""
+        return await check_launch(request, self._presence, self._store, self._queries)
 
     async def pause(self, run_id: str, *, is_now: bool) -> Run:
         """Let the open round end, then pause; `is_now`, or where none is open: at once. Raises IllegalMove."""

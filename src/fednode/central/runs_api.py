@@ -15,13 +15,14 @@ from fednode.central.work_api import MAX_WAIT_S, Wait
 from fednode.core.json import finite
 from fednode.core.status import is_final
 from fednode.store.history import ClientInRound, RoundView
-from fednode.store.queries import RunView
 from fednode.store.records import Event
+from fednode.store.run_views import RunView
 from fednode.wire.messages import PauseRequest, RunRequest, RunSummary
 
 router = APIRouter(prefix="/api/v1", tags=["runs"], dependencies=[Operator])
 After = Annotated[int, Query(ge=0)]
 Limit = Annotated[int, Query(ge=1, le=1_000)]
+MAX_ROUNDS = 1_000              # of a history in one answer; `before` asks for older ones
 
 
 @router.get("/runs")
@@ -37,11 +38,19 @@ async def create_run(body: RunRequest, node: Node) -> RunSummary:
     return await _summary(node, run.id)
 
 
+@router.post("/runs/check")
+async def check_run(body: RunRequest, node: Node) -> dict[str, Any]:
+    """What POST /runs would do with this body: what is wrong, what it would wait for, who would take part."""
+    return (await node.runs.check(body)).to_json()
+
+
 @router.get("/runs/{ref}")
-async def show_run(ref: str, node: Node) -> dict[str, Any]:
-    """A run by number, id or prefix: its summary, and every attempt of every round, newest first."""
+async def show_run(
+    ref: str, node: Node, limit: Limit = MAX_ROUNDS, before: Annotated[int | None, Query(ge=0)] = None
+) -> dict[str, Any]:
+    """A run by number, id or prefix: its summary, and the newest attempts of its rounds (below `before`)."""
     view = await node.queries.run_summary(ref)
-    history = [round_row(round_) for round_ in await node.history.rounds(view.run.id)]
+    history = [round_row(round_) for round_ in await node.history.rounds(view.run.id, before=before, limit=limit)]
     metrics = [metric.to_json() for metric in view.run.metrics]
     return {
         **summary_of(node, view).model_dump(mode="json"), "fingerprint": view.run.config.fingerprint,

@@ -144,13 +144,13 @@ class _Uvicorn(uvicorn.Server):
     """uvicorn without its hold on signals, and with long-polls that end before it waits for them."""
 
     def __init__(self, app: object, node: CentralNode) -> None:
-        certificate = node.settings.certificate
+        tls = node.settings.certificate
         super().__init__(uvicorn.Config(
             app,  # type: ignore[arg-type]
             log_config=None, access_log=False, lifespan="off", ws="none", server_header=False, backlog=BACKLOG,
             proxy_headers=False,        # what a proxy says of itself is for the doors to judge
             timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=DRAIN_S,
-            ssl_certfile=certificate and certificate.cert_path, ssl_keyfile=certificate and certificate.key_path,
+            ssl_certfile=None if tls is None else tls.cert_path, ssl_keyfile=None if tls is None else tls.key_path,
         ))
         self._node = node
         self._ready = asyncio.Event()

@@ -7,42 +7,55 @@ from dataclasses import fields
 from fednode.core.json import JsonObject
 from fednode.core.records import RunConfig
 from fednode.errors import BadConfig, NotFound
-from fednode.store.queries import Queries
+from fednode.store.queries import ModelView, Queries
 from fednode.store.sql import SqlStore
 from fednode.tasks.base import TrainConfig
 
 FRESH, LATEST = "fresh", "latest"
+START_FROM = "start_from"       # the field of a request
 HOW_TO_TRAIN = frozenset(field.name for field in fields(TrainConfig))       # says nothing of a model's shape
 
 
 async def start_model(store: SqlStore, queries: Queries, start_from: str, config: RunConfig) -> str:
     """The sha256 of the model; "" for fresh.
 
-    `latest` is the newest of the same task whose settings are the same but for how it trains. Raises NotFound, and
-    BadConfig for a model of another task.
+    `latest` is the newest trained one of the same task whose settings are the same but for how it trains. Raises
+    NotFound, and BadConfig for a model of another task.
     """
     if start_from == FRESH:
         return ""
     if start_from == LATEST:
-        return await _latest(store, queries, config)
-    model = await queries.model(start_from)
+        return (await _require_latest(store, queries, config)).sha256
+    return (await _named(queries, start_from, config)).sha256
+
+
+async def latest_model(store: SqlStore, queries: Queries, config: RunConfig) -> ModelView | None:
+    """What `latest` means for a run of this config; None where there is none."""
+    shape = _shape(config.task_config)
+    fitting = {run.id for run in await store.runs() if _shape(run.config.task_config) == shape}
+    return next((model for model in await queries.last_models(config.task) if model.run_id in fitting), None)
+
+
+async def _require_latest(store: SqlStore, queries: Queries, config: RunConfig) -> ModelView:
+    if model := await latest_model(store, queries, config):
+        return model
+    raise NotFound(
+        f"there is no model of task {config.task!r} with these settings to go on from", fix="start from `fresh`",
+        field=START_FROM,
+    )
+
+
+async def _named(queries: Queries, ref: str, config: RunConfig) -> ModelView:
+    try:
+        model = await queries.model(ref)
+    except NotFound as error:
+        raise NotFound(error.message, fix=error.fix, field=START_FROM) from None
     if model.task != config.task:
         raise BadConfig(
-            f"model {start_from!r} is one of task {model.task!r}, the run is of {config.task!r}",
-            fix="name a model of this task: `fednode models` lists them",
+            f"model {ref!r} is one of task {model.task!r}, the run is of {config.task!r}",
+            fix="name a model of this task: `fednode models` lists them", field=START_FROM,
         )
-    return model.sha256
-
-
-async def _latest(store: SqlStore, queries: Queries, config: RunConfig) -> str:
-    for model in await queries.models():
-        if model.task == config.task:
-            run = await store.run(model.run_id)
-            if _shape(run.config.task_config) == _shape(config.task_config):
-                return model.sha256
-    raise NotFound(
-        f"there is no model of task {config.task!r} with these settings to go on from", fix="start from `fresh`"
-    )
+    return model
 
 
 def _shape(task_config: JsonObject) -> JsonObject:

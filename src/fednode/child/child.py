@@ -14,12 +14,14 @@ from pathlib import Path
 from fednode.child import messages
 from fednode.child.link import ChildDied, Link
 from fednode.child.messages import Message
+from fednode.core.json import JsonObject
 from fednode.core.metrics import Metrics
 from fednode.core.records import Failure, Offer, Outcome
 from fednode.core.status import FailureCode
 from fednode.errors import FednodeError
 from fednode.ports import Clock
-from fednode.tasks.base import Site
+from fednode.tasks.base import Bytes, Site
+from fednode.tasks.predictions import TaskCard
 from fednode.visit import Observer, Order, Silent
 from fednode.wire.codec import read_params
 
@@ -54,12 +56,29 @@ class Child:
         `site` replaces the child's own where one child works for many clients, in a simulation. Raises what the
         task raised (DataError, NotFound, ...), or TaskFailed where it killed its process.
         """
-        request = {"what": "offer", "spec": spec, "site": messages.site_to_json(site or self._site)}
-        async with self._turn:
-            answer = await self._ask(request, Silent())
-        if answer["what"] == "error":
-            raise messages.error_from_json(answer)
+        answer = await self._asked(
+            {"what": "offer", "spec": spec, "site": messages.site_to_json(site or self._site)}
+        )
         return Offer.from_json(answer["offer"])
+
+    async def card(self, task: str) -> TaskCard:
+        """What one may ask the models of the installed task. Raises NotFound, or what the task raised."""
+        answer = await self._asked({"what": "card", "task": task})
+        return messages.card_from_json(answer["card"])
+
+    async def predict(
+        self, task: str, fingerprint: str, config: JsonObject, params_file: Path, pictures: Bytes
+    ) -> list[list[float]]:
+        """The probability of each class for each picture, by the model in `params_file`.
+
+        Raises VersionMismatch where another version of the task is installed, BadParamsFile, or what the task raised.
+        """
+        answer = await self._asked({
+            "what": "predict", "task": task, "fingerprint": fingerprint, "config": dict(config),
+            "params_file": _text(params_file), "pictures": messages.pictures_to_json(pictures),
+        })
+        found: list[list[float]] = answer["probabilities"]
+        return found
 
     async def visit(
         self, spec: str, order: Order, params_file: Path | None, update_file: Path, observer: Observer,
@@ -97,6 +116,14 @@ class Child:
         if self._link is None or self._link.has_ended:
             self._link = await Link.open(self._site.threads, self._clock)
         return self._link
+
+    async def _asked(self, request: Message) -> Message:
+        """The answer to a request of which nobody is told on the way. Raises what the child raised, or ChildDied."""
+        async with self._turn:
+            answer = await self._ask(request, Silent())
+        if answer["what"] == "error":
+            raise messages.error_from_json(answer)
+        return answer
 
     async def _ask(
         self, request: Message, observer: Observer, keep: Callable[[Metrics], None] = lambda metrics: None

@@ -25,8 +25,9 @@ from fednode.core.metrics import Metrics
 from fednode.core.records import Outcome
 from fednode.errors import FednodeError, TaskFailed, VersionMismatch
 from fednode.tasks.base import Task
-from fednode.tasks.registry import TaskType, load_task, offer_of
-from fednode.visit import Order, run_visit
+from fednode.tasks.predictions import card_of, predict
+from fednode.tasks.registry import TaskType, load_installed, load_task, offer_of
+from fednode.visit import run_visit
 from fednode.wire.codec import read_params, write_params
 
 PR_SET_PDEATHSIG = 1            # linux/prctl.h
@@ -133,7 +134,7 @@ class Reporter:
 def _answer(request: Message, line: Line) -> Message:
     """The one frame that ends a request. A task's own errors travel as such."""
     try:
-        return _offer(request) if request["what"] == "offer" else _visit(request, line)
+        return _ANSWERS[request["what"]](request, line)
     except FednodeError as error:
         return messages.error_to_json(error)
     except Exception as error:      # a stranger's code: it must not take the line down
@@ -142,7 +143,7 @@ def _answer(request: Message, line: Line) -> Message:
         return messages.error_to_json(reason)
 
 
-def _offer(request: Message) -> Message:
+def _offer(request: Message, line: Line) -> Message:
     offer = offer_of(_load(request["spec"]), messages.site_from_json(request["site"]))
     return {"what": "offer", "offer": offer.to_json()}
 
@@ -150,7 +151,7 @@ def _offer(request: Message) -> Message:
 def _visit(request: Message, line: Line) -> Message:
     order = messages.order_from_json(request["order"])
     task = _bind(request["spec"], canonical_json(order.config))
-    _require_same(_load(request["spec"]), order)
+    _require_same(_load(request["spec"]), order.fingerprint)
     params = None if request["params_file"] is None else read_params(Path(request["params_file"]))
     outcome = run_visit(
         task, messages.site_from_json(request["site"]), order, params, Reporter(line=line, visit=request["visit"]),
@@ -165,12 +166,31 @@ def _save(outcome: Outcome, path: Path) -> None:
         write_params(outcome.update.params, path, is_durable=False)
 
 
-def _require_same(task: TaskType, order: Order) -> None:
-    if task.fingerprint != order.fingerprint:
+def _card(request: Message, line: Line) -> Message:
+    return {"what": "card", "card": messages.card_to_json(card_of(_installed(request["task"])))}
+
+
+def _predict(request: Message, line: Line) -> Message:
+    _require_same(_installed(request["task"]), request["fingerprint"])
+    task = _bind(request["task"], canonical_json(request["config"]))
+    params, pictures = read_params(Path(request["params_file"])), messages.pictures_from_json(request["pictures"])
+    return {"what": "probabilities", "probabilities": predict(task, params, pictures).tolist()}
+
+
+_ANSWERS = {"offer": _offer, "visit": _visit, "card": _card, "predict": _predict}
+
+
+def _require_same(task: TaskType, fingerprint: str) -> None:
+    if task.fingerprint != fingerprint:
         raise VersionMismatch(
-            f"the run was started with task {order.fingerprint!r}, this client node has {task.fingerprint!r}",
-            fix="give this client node the task version that the run was started with",
+            f"the run was started with task {fingerprint!r}, this machine has {task.fingerprint!r}",
+            fix="install here the task version that the run was started with",
         )
+
+
+@cache
+def _installed(name: str) -> TaskType:
+    return load_installed(name)
 
 
 @cache

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import json
 import struct
+from base64 import b64decode, b64encode
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fednode.core.metrics import Metrics
 from fednode.core.params import Params
 from fednode.core.records import Failure, Outcome, Update
 from fednode.core.status import FailureCode, RoundKind
 from fednode.errors import FednodeError
-from fednode.tasks.base import Partition, Site
+from fednode.tasks.base import Bytes, Partition, Picture, Samples, Site
+from fednode.tasks.predictions import TaskCard
 from fednode.visit import Order
 
 LENGTH = struct.Struct(">I")
@@ -73,6 +77,29 @@ def outcome_from_json(row: Message, params: Params | None) -> Outcome:
         failure=failure and Failure(**(failure | {"code": FailureCode(failure["code"])})),
         evaluation=evaluation and Metrics.from_json(evaluation),
     )
+
+
+def card_to_json(card: TaskCard) -> Message:
+    samples = card.samples
+    return asdict(card) | {"samples": samples and asdict(samples) | {"pictures": pictures_to_json(samples.pictures)}}
+
+
+def card_from_json(row: Message) -> TaskCard:
+    picture, samples = row["picture"], row["samples"]
+    return TaskCard(
+        fingerprint=row["fingerprint"], picture=picture and Picture(**picture), classes=tuple(row["classes"]),
+        samples=samples and Samples(
+            pictures=pictures_from_json(samples["pictures"]), labels=tuple(samples["labels"]), source=samples["source"]
+        ),
+    )
+
+
+def pictures_to_json(pictures: Bytes) -> Message:
+    return {"shape": list(pictures.shape), "base64": b64encode(pictures.tobytes()).decode()}
+
+
+def pictures_from_json(row: Message) -> Bytes:
+    return np.frombuffer(b64decode(row["base64"]), np.uint8).reshape(row["shape"])
 
 
 def error_to_json(error: FednodeError) -> Message:

@@ -33,6 +33,15 @@ class Api:
         asked = "&".join(f"run={quoted(ref)}" for ref in refs)
         return dict(await self.get(f"compare?{asked}"))
 
+    async def events(self, ref: str) -> list[dict[str, Any]]:
+        """All that happened in a run so far, in order."""
+        found: list[dict[str, Any]] = []
+        path, after = f"runs/{quoted(ref)}/events", 0
+        while (answer := await self.get(path, after=str(after)))["events"]:
+            found += answer["events"]
+            after = answer["next"]
+        return found
+
     async def start_run(self, request: RunRequest) -> dict[str, Any]:
         return dict(await self.http.request("POST", "/api/v1/runs", body=request))
 

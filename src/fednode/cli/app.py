@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from fednode.cli import central, client, clients, config, demo, models, run, runs, simulate
+from fednode.cli import central, client, clients, config, demo, doctor, models, run, runs, simulate
 from fednode.cli.output import Command, plain
 
+_ORDER = (
+    "demo", "central", "client", "run", "runs", "logs", "pause", "resume", "cancel", "clients", "models", "simulate",
+    "doctor", "config",
+)
+
+
+class _InOrder(TyperGroup):
+    """The commands as a person meets them, groups among them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=_ORDER.index)
+
+
 app = typer.Typer(
-    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    cls=_InOrder, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="A federated learning network: a central node, client nodes, and training that loses nothing.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -40,6 +54,7 @@ _COMMANDS: dict[str, Command] = {
     "resume": runs.resume,
     "cancel": runs.cancel,
     "logs": runs.logs,
+    "doctor": doctor.doctor,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(plain(_command))

@@ -24,7 +24,7 @@ def backup(context: typer.Context, file: BackupFile, state_dir: o.StateDir = Non
     from fednode.store.backup import write_backup
 
     about = write_backup(_folder(context, state_dir), file, (FILE_NAME,), SystemClock().wall_s())
-    _tell(Voice(as_json), about, file, f"It holds tokens: keep it private. Back again: fednode central restore {file}")
+    _tell(Voice(as_json), about, file, f"It holds tokens: keep it private. Back again: fednode central restore {file} --state-dir NEW")
 
 
 def restore(context: typer.Context, file: BackupFile, state_dir: o.StateDir = None, as_json: o.AsJson = False) -> None:

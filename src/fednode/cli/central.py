@@ -11,6 +11,7 @@ import typer
 from fednode.cli import backup
 from fednode.cli import options as o
 from fednode.cli.output import Voice, plain
+from fednode.cli.site import can_be_read
 
 if TYPE_CHECKING:
     from fednode.central.serve import Serving
@@ -66,9 +67,9 @@ def _tell_ready(serving: Serving) -> None:
     for warning in _warnings(serving):
         voice.say(warning, "yellow")
     voice.say(f"A browser signs in, once, with: {serving.sign_in_url}")
-    ca = " --ca CERT.pem" if serving.certificate else ""
+    ca = "" if serving.certificate is None else " --ca CERT.pem"
     voice.say(f"A client joins with: fednode client --central {serving.public_url} --name NAME --token {serving.join_token}{ca}")
-    if ca:
+    if serving.certificate is not None:
         voice.say(f"CERT.pem is a copy of {serving.certificate.cert_path}; no client needs it where a well-known authority signed it.")
 
 
@@ -79,7 +80,7 @@ def _warnings(serving: Serving) -> list[str]:
     found = []
     if serving.is_clear:
         found.append("Anybody on the way can read params and tokens: there is no encryption here.")
-    elif serving.public_url.startswith("http://"):
+    elif can_be_read(serving.public_url):
         found.append(f"Anybody on the way to {serving.public_url} can read params and tokens: http is not encrypted.")
     name = urlsplit(serving.public_url).hostname or ""
     if serving.certificate and not serving.certificate.covers(name):

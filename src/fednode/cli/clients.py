@@ -6,11 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
+from fednode.cli import completion
 from fednode.cli import options as o
 from fednode.cli.output import Voice, plain
 from fednode.core.units import seconds_text
 
-ClientName = Annotated[str, typer.Argument(metavar="NAME", help="The client's name.")]
+ClientName = Annotated[str, typer.Argument(metavar="NAME", help="The client's name.", autocompletion=completion.clients)]
 app = typer.Typer(help="The clients of a central node.", rich_markup_mode=None, pretty_exceptions_enable=False)
 
 

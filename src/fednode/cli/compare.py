@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
 from fednode.cli import options as o
 from fednode.cli.output import Voice
-from fednode.core.units import number_text, seconds_text
-
-SHORT = 12                      # letters of a hash that tell it from others
+from fednode.core.units import count_text, number_text, seconds_text
 
 
 def compare(
@@ -43,7 +40,7 @@ def tell_alone(voice: Voice, table: dict[str, Any]) -> None:
     rows = [
         (
             row["client"], number_text(row["federated"]), number_text(row["alone"]), f"{row['difference']:+.4f}",
-            f"{row['num_examples']:,} examples, {row['rounds']} rounds", f"#{row['run']}",
+            f"{count_text(row['num_examples'], 'example')}, {count_text(row['rounds'], 'round')}", f"#{row['run']}",
         )
         for row in table["clients"]
     ]
@@ -51,7 +48,7 @@ def tell_alone(voice: Voice, table: dict[str, Any]) -> None:
     last = ("mean", number_text(mean["federated"]), number_text(mean["alone"]), f"{mean['difference']:+.4f}", "", "")
     voice.table(("client", "federated", "alone", "difference", "alone it saw", "run"), [*rows, last], marked=[len(rows)])
     voice.say("Each client scored both models on its own test data. Alone, a model saw that client's examples only;")
-    voice.say(f"the federated one learnt from {num_clients} clients in {table['rounds']} rounds. No example left its client.")
+    voice.say(f"the federated one learnt from {num_clients} clients in {count_text(table['rounds'], 'round')}. No example left its client.")
     if table["goal"] == "min":
         voice.say(f"Lower is better in {name}.")
 
@@ -91,7 +88,7 @@ def _ahead(runs: list[dict[str, Any]], metric: dict[str, Any]) -> str:
 def _tell_settings(voice: Voice, runs: list[dict[str, Any]], settings: list[dict[str, Any]]) -> None:
     """What differs comes first, with a star."""
     ordered = sorted(settings, key=lambda row: not row["differs"])
-    rows = [("*" if row["differs"] else "", row["name"], *map(_text, row["values"])) for row in ordered]
+    rows = [("*" if row["differs"] else "", row["name"], *row["texts"]) for row in ordered]
     num_different = sum(row["differs"] for row in settings)
     voice.table(("", "setting", *_titles(runs)), rows, marked=range(num_different))
     voice.say(f"* {num_different} of {len(settings)} settings differ.")
@@ -99,13 +96,3 @@ def _tell_settings(voice: Voice, runs: list[dict[str, Any]], settings: list[dict
 
 def _titles(runs: list[dict[str, Any]]) -> list[str]:
     return [f"#{run['number']}" for run in runs]
-
-
-def _text(value: Any) -> str:
-    """A setting in one short word: a hash cut, a list joined, what is not there a dash."""
-    if value in (None, "", []):
-        return "-"
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text[:SHORT] if len(text) == 64 else text

@@ -14,7 +14,7 @@ import typer
 from fednode.cli import options as o
 from fednode.cli.compare import tell_alone
 from fednode.cli.output import Voice
-from fednode.core.units import size_text
+from fednode.core.units import count_text, size_text
 
 if TYPE_CHECKING:
     from fednode.demo.federation import Demo, DemoSettings
@@ -85,7 +85,7 @@ def _tell_end(voice: Voice, model: Path, summary: dict[str, Any]) -> None:
 async def _train_alone(voice: Voice, demo: Demo, settings: DemoSettings, summary: dict[str, Any]) -> dict[str, Any] | None:
     """Why one would federate: what each client reaches with its own images only."""
     if settings.clients > 1:
-        voice.say(f"\nNow each client alone, on its own images: {settings.clients} runs side by side, {settings.rounds} rounds each ...")
+        voice.say(f"\nNow each client alone, on its own images: {settings.clients} runs side by side, {count_text(settings.rounds, 'round')} each ...")
     alone = await demo.train_alone(settings, summary)
     if alone is not None:
         tell_alone(voice, alone)

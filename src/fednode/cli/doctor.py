@@ -55,7 +55,7 @@ def _as_central(settings: Any, state_dir: Path | None) -> list[Finding]:
 
 
 def _as_client(settings: Any, of_site: tuple[list[str] | None, bool, Path | None]) -> list[Finding]:
-    from fednode.cli.client import client_settings
+    from fednode.cli.site import client_settings
     from fednode.clock import SystemClock
     from fednode.doctor.examine import examine_client
     from fednode.doctor.findings import of_error
@@ -72,7 +72,7 @@ def _as_client(settings: Any, of_site: tuple[list[str] | None, bool, Path | None
 
 
 def _as_site(settings: Any, of_site: tuple[list[str] | None, bool, Path | None]) -> list[Finding]:
-    from fednode.cli.client import client_settings
+    from fednode.cli.site import client_settings
     from fednode.clock import SystemClock
     from fednode.doctor.examine import examine_site
 

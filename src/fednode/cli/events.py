@@ -1,50 +1,36 @@
-"""Which events deserve a line on a terminal, and the line. All of them are in the store and in `--json`."""
+"""Which events deserve a line on a terminal while somebody waits, and the line. All of them: `fednode logs`, `--json`.
+
+What an event says in words is `core/telling.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from fednode.cli.output import metrics_text
-from fednode.core.units import size_text
+from fednode.core.telling import failure_text, scores_text, sentence
 
-Fields = Mapping[str, Any]
+WORTH_A_LINE = ("round abandoned", "run paused", "run resumed", "late")
 
 
 def event_line(event: Mapping[str, Any], rounds: int | None = None) -> str | None:
     """The line of an event; None where it has none. `rounds`: how many the run has, where known."""
-    line = _LINES.get(event["what"])
-    return line(event["fields"], rounds) if line else None
+    what, fields = event["what"], event["fields"]
+    if what == "round committed":
+        return _committed(fields, rounds)
+    if what in WORTH_A_LINE or (what == "run ended" and fields["status"] == "failed"):
+        return sentence(what, fields)
+    return None
 
 
-def _committed(fields: Fields, rounds: int | None) -> str | None:
+def _committed(fields: Mapping[str, Any], rounds: int | None) -> str | None:
     """The score of the model that the cohort received; the round's own is known with the next."""
-    lines = [_failure(failure, None) for failure in fields["failures"]]
-    scores = {name: value for name, value in fields["metrics"].items() if isinstance(value, int | float)}
-    if scores:
+    lines = [f"  {failure_text(failure)}" for failure in fields["failures"]]
+    if scores := scores_text(fields["metrics"], between="  "):
         of = f"/{rounds}" if rounds else ""
         where = f"round {fields['model_round']}{of}" if fields["model_round"] else "before training"
-        lines.insert(0, f"{where:<16}{metrics_text(scores)}")
+        lines.insert(0, f"{where:<16}{scores}")
     return "\n".join(lines) or None
-
-
-def _failure(failure: Fields, rounds: int | None) -> str:
-    return f"  {failure['client']}: {failure['code']}: {failure['reason']}"
-
-
-def _ended(fields: Fields, rounds: int | None) -> str | None:
-    return f"failed: {fields['reason']}" if fields["status"] == "failed" else None
-
-
-_LINES: dict[str, Callable[[Fields, int | None], str | None]] = {
-    "round committed": _committed,
-    "round abandoned": lambda fields, rounds: f"round {fields['round']}: attempt {fields['attempt']} made no model: {fields['reason']}",
-    "run paused": lambda fields, rounds: f"paused: {fields['reason'] or 'by a person'}",
-    "run resumed": lambda fields, rounds: "resumed",
-    "run waits": lambda fields, rounds: fields["reason"] or None,
-    "run ended": _ended,
-    "late": lambda fields, rounds: f"round {fields['round']}: {fields['client']} reported too late",
-}
 
 
 def log_line(event: Mapping[str, Any]) -> str:
@@ -52,22 +38,4 @@ def log_line(event: Mapping[str, Any]) -> str:
     from datetime import UTC, datetime
 
     when = datetime.fromtimestamp(event["wall_s"], UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    return f"{when}  {event['what']:<18}{_told(event['fields'])}".rstrip()
-
-
-def _told(fields: Fields) -> str:
-    """The fields of an event, the round first; what only programs need is left out."""
-    parts = [f"round {fields['round']}"] if "round" in fields else []
-    for name, value in fields.items():
-        if name == "metrics":
-            parts.append(metrics_text({n: v for n, v in value.items() if isinstance(v, int | float)}))
-        elif name == "failures":
-            parts += [f"{failure['client']}: {failure['code']}: {failure['reason']}" for failure in value]
-        elif name == "num_bytes":
-            parts.append(size_text(value))
-        elif name not in _FOR_PROGRAMS and value not in ("", [], None):
-            parts.append(f"{name}={','.join(value) if isinstance(value, list) else value}")
-    return "  ".join(part for part in parts if part)
-
-
-_FOR_PROGRAMS = ("round", "traceback", "model_sha256", "model_round", "from")
+    return f"{when}  {sentence(event['what'], event['fields'])}"

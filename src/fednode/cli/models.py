@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fednode.cli import completion
 from fednode.cli import options as o
 from fednode.cli.output import Voice, metrics_text, plain
 from fednode.core.units import size_text
@@ -44,7 +45,7 @@ def _row(model: dict[str, Any]) -> tuple[str, ...]:
 @app.command()
 @plain
 def get(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's id or sha256, or the first letters of one.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's id or sha256, or the first letters of one.", autocompletion=completion.models)],
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write it. [default: MODEL.safetensors]")] = None,
     as_json: o.AsJson = False, central: o.CentralUrl = None, token: o.Token = None, ca: o.Ca = None,
 ) -> None:

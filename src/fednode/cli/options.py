@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from fednode.cli import completion
+from fednode.core.units import seconds_of
 from fednode.errors import BadConfig
-
-_UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
 
 
 def duration_s(text: str) -> float:
     """`600`, `600s`, `10m`, `2h`, `1d` in seconds."""
-    found = _DURATION.fullmatch(text.strip())
-    if found is None or float(found[1]) <= 0:
+    seconds = seconds_of(text)
+    if seconds is None:
         raise typer.BadParameter(f"{text!r} is no duration: write 600, 90s, 10m, 2h or 1d")
-    return float(found[1]) * _UNITS_S[found[2]]
+    return seconds
 
 
 def parse_sets(pairs: list[str]) -> dict[str, dict[str, Any]]:
@@ -73,7 +71,7 @@ Split = Annotated[str, typer.Option("--split", metavar="HOW", help="How shared d
 PartitionSeed = Annotated[int, typer.Option("--partition-seed", metavar="N", help="Seed of the cut, apart from the run's.")]
 OfflineSample = Annotated[bool, typer.Option("--offline-sample", help="Use the MNIST sample that is bundled with fednode.")]
 Threads = Annotated[str | None, typer.Option("--threads", metavar="N", help="Threads of training, or `auto`. [FEDNODE_THREADS; default: 1]")]
-RunRef = Annotated[str, typer.Argument(metavar="RUN", help="The run: its number (12 or #12), its id, or the id's first letters.")]
+RunRef = Annotated[str, typer.Argument(metavar="RUN", help="The run: its number (12 or #12), its id, or the id's first letters.", autocompletion=completion.runs)]
 
 Epochs = Annotated[int | None, typer.Option("--epochs", metavar="N", help="Passes over the local data in one round. [default: the task's]")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Examples in one step. [default: the task's]")]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 import typer
 
-from fednode.core.units import number_text
+from fednode.core.telling import scores_text
 from fednode.errors import FednodeError
 
 if TYPE_CHECKING:
@@ -87,4 +87,4 @@ class Voice:
 
 def metrics_text(metrics: Mapping[str, Any]) -> str:
     """`accuracy 0.9630  loss 0.1203`."""
-    return "  ".join(f"{name} {number_text(float(value))}" for name, value in metrics.items())
+    return scores_text(metrics, between="  ")

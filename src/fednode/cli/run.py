@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fednode.cli import completion
 from fednode.cli import options as o
 from fednode.cli.output import Voice, metrics_text
 from fednode.core.units import seconds_text
@@ -15,7 +16,7 @@ from fednode.own_code import is_file_spec, refusal_of_file
 
 
 def run(
-    task: Annotated[str | None, typer.Argument(metavar="TASK", help="What to train: a task that the clients offer.")] = None,
+    task: Annotated[str | None, typer.Argument(metavar="TASK", help="What to train: a task that the clients offer.", autocompletion=completion.tasks)] = None,
     rounds: o.Rounds = None,
     strategy: o.StrategyName = None,
     epochs: o.Epochs = None,

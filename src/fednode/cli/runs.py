@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +12,10 @@ from fednode.cli import options as o
 from fednode.cli.compare import compare
 from fednode.cli.output import Voice, metrics_text, plain
 from fednode.core.units import number_text, seconds_text
+from fednode.errors import TimedOut
+
+if TYPE_CHECKING:
+    from fednode.cli.api import Api
 
 app = typer.Typer(help="What was trained, and what is training.", rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command()(plain(compare))
@@ -118,29 +124,42 @@ def _act(run: str, verb: str, as_json: bool, where: tuple[Any, Any, Any], body: 
 
 def logs(
     run: o.RunRef,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended; exit 1 unless it completed.")] = False,
+    timeout: Annotated[str | None, typer.Option("--timeout", metavar="TIME", help="With --follow: leave after 600 or 10m, exit 5. The run goes on.")] = None,
     as_json: o.AsJson = False, central: o.CentralUrl = None, token: o.Token = None, ca: o.Ca = None,
 ) -> None:
     """What happened in a run, event by event."""
-    from fednode.cli.api import Api, ask, quoted
+    from fednode.cli.api import ask
     from fednode.cli.events import log_line
     from fednode.cli.run import tell_end
 
     voice = Voice(as_json)
+    timeout_s = None if timeout is None else o.duration_s(timeout)
 
     def tell(event: dict[str, Any]) -> None:
         voice.result(event) if as_json else voice.say(log_line(event))
 
     async def read(api: Api) -> dict[str, Any] | None:
         if follow:
-            return await api.follow(run, tell)
-        after = 0
-        while (answer := await api.get(f"runs/{quoted(run)}/events", after=str(after)))["events"]:
-            for event in answer["events"]:
-                tell(event)
-            after = answer["next"]
+            return await _until_its_end(api, run, tell, timeout_s)
+        found = await api.events(run)
+        if as_json:
+            voice.result(found)
+        for event in found if not as_json else ():
+            tell(event)
         return None
 
     summary = ask(read, central, token, ca)
     if summary is not None:
         tell_end(voice, summary)
+
+
+async def _until_its_end(
+    api: Api, run: str, tell: Callable[[dict[str, Any]], None], timeout_s: float | None
+) -> dict[str, Any]:
+    """Raises TimedOut where the run outlasts `timeout_s`."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await api.follow(run, tell)
+    except TimeoutError:
+        raise TimedOut(f"run {run} has not ended within {timeout_s:g} s", fix="it goes on: follow it again") from None

@@ -10,46 +10,58 @@ import asyncio
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from importlib import metadata
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
 from fednode.child.child import Child
 from fednode.client.execution import Execution, Offered, Workplace
 from fednode.client.identity import Secrets, StateLock, load_identity
+from fednode.client.ledger import Ledger
 from fednode.client.link import Link, Member
 from fednode.client.outbox import Outbox
+from fednode.client.sharing import PAUSED_BY_OWNER, Sharing
 from fednode.client.talk import ClientSettings, Talk
 from fednode.core.ids import is_name
 from fednode.errors import BadConfig, DataError, FednodeError, UsageError
 from fednode.ports import Clock
-from fednode.tasks.base import Site
 from fednode.tasks.registry import installed_tasks
 from fednode.visit import PACKAGES_THAT_COUNT
 from fednode.wire.codec import disk_errors
 from fednode.wire.http import Http
-from fednode.wire.messages import OfferBody, Presence
+from fednode.wire.messages import OfferBody, Presence, Work
 
 POLL_AFTER_S = 1.0                  # work that is done sooner needs no renewal of its lease
 GOODBYE_S = 2.0                     # for the central node to hear it
+TELL_PAUSE_EVERY_S = 30.0
+
+
+Beside: TypeAlias = Callable[[Ledger, Sharing], AbstractAsyncContextManager[None]]
 
 
 def _no_note(url: str) -> str:
     return ""
 
 
+def _nothing(ledger: Ledger, sharing: Sharing) -> AbstractAsyncContextManager[None]:
+    return nullcontext()
+
+
 async def run_client(
-    settings: ClientSettings, talk: Talk, clock: Clock, central_note: Callable[[str], str] = _no_note
+    settings: ClientSettings, talk: Talk, clock: Clock, central_note: Callable[[str], str] = _no_note,
+    beside: Beside = _nothing,
 ) -> None:
     """Be a client node until SIGTERM (returns) or until cancelled, as by Ctrl-C (raises CancelledError).
 
     `central_note(url)` is the join token that a central node of the same user left on this machine, "" for none;
     it is asked only where `settings.token` is empty. Raises UsageError, DataError, StoreLocked, NotAuthorised,
-    NameTaken or VersionMismatch: what cannot mend itself. A central node that is away is no error.
+    NameTaken, VersionMismatch or NotTrusted: what cannot mend itself. A central node that is away is no error.
+    `beside` is entered with what this client has sent and with its owner's switch: `page` shows and turns them.
     """
-    life = asyncio.create_task(_live(settings, talk, clock, central_note))
+    life = asyncio.create_task(_live(settings, talk, clock, central_note, beside))
     with _ended_by_sigterm(life) as is_asked:
         try:
             await life
@@ -59,28 +71,34 @@ async def run_client(
 
 
 async def _live(
-    settings: ClientSettings, talk: Talk, clock: Clock, central_note: Callable[[str], str]
+    settings: ClientSettings, talk: Talk, clock: Clock, central_note: Callable[[str], str], beside: Beside
 ) -> None:
     """Everything that can be wrong here is found before the central node hears of this client."""
     check_settings(settings)
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(Http(settings.central, ca=settings.ca))
         lock = StateLock(settings.state_dir)
         stack.callback(lock.release)
+        ledger, sharing = Ledger(settings.state_dir, clock), Sharing(settings.state_dir, clock)
+        http = Http(settings.central, ca=settings.ca, pin=settings.pin, door=ledger.leaves)
+        await stack.enter_async_context(http)
         identity = load_identity(settings.state_dir)
+        await stack.enter_async_context(beside(ledger, sharing))
         child = _child(settings, clock)
         stack.push_async_callback(child.stop)
         offers, refused = await find_offers(settings, child)
         talk.offered(tuple(offered.offer for offered in offers.values()), refused)
         member = Member(
             name=settings.name, identity=identity, secrets=Secrets(settings.state_dir),
-            join_token=lambda: settings.token or central_note(settings.central), presence=_presence(offers),
+            join_token=lambda: settings.token or central_note(settings.central), presence=presence_of(offers),
         )
         link = Link(http, member, settings.state_dir / "models", talk, clock)
-        stack.push_async_callback(_say_goodbye, link, clock)
+        place = Workplace(
+            client=settings.name, offers=offers, child=child, link=link, talk=talk, ledger=ledger, sharing=sharing,
+            outbox=Outbox(settings.state_dir / "outbox"),
+        )
+        stack.push_async_callback(_say_goodbye, place, clock)
+        await _while_shared(place, clock)
         await link.enrol()
-        outbox = Outbox(settings.state_dir / "outbox")
-        place = Workplace(client=settings.name, offers=offers, child=child, link=link, outbox=outbox, talk=talk)
         await work_for_ever(place, clock)
 
 
@@ -110,6 +128,8 @@ async def find_offers(settings: ClientSettings, child: Child) -> tuple[dict[str,
                 raise
             refused[spec] = f"{error.message}; {error.fix}"
             continue
+        if not settings.is_summary_shared:
+            offer = replace(offer, summary={})      # here already: nothing further on could send it by mistake
         if offer.task in offers:
             raise UsageError(
                 f"{offers[offer.task].spec!r} and {spec!r} are both called {offer.task!r}", fix="offer one of the two"
@@ -128,25 +148,68 @@ async def work_for_ever(place: Workplace, clock: Clock) -> None:
     """First what lies finished in the outbox, then whatever comes. Raises what ends a client node."""
     for finished in await asyncio.to_thread(place.outbox.finished):
         execution = Execution(finished.assignment, place)
-        await _hold(execution, execution.resend(finished), place.link, clock)
+        await _hold(execution, execution.resend(finished), place, clock)
     while True:
-        news = await place.link.work()
+        await _while_shared(place, clock)
+        news = await _next(place)
         if news.assignment is not None:
             execution = Execution(news.assignment.id, place)
-            await _hold(execution, execution.run(news.assignment), place.link, clock)
+            await _hold(execution, execution.run(news.assignment), place, clock)
 
 
-async def _hold(execution: Execution, work: Coroutine[Any, Any, None], link: Link, clock: Clock) -> None:
+async def _while_shared(place: Workplace, clock: Clock) -> None:
+    """At once, or when the owner shares again. Until then the central node is told why this client is not there."""
+    if not place.sharing.is_paused:
+        return
+    place.talk.paused()
+    telling = asyncio.create_task(_tell_pause(place.link, clock))
+    try:
+        await place.sharing.until_resumed()
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
+    place.talk.resumed()
+
+
+async def _tell_pause(link: Link, clock: Clock) -> None:
+    """Now and again: a central node that is away, or starts anew, should know it, too."""
+    while True:
+        await link.leave(PAUSED_BY_OWNER)
+        await clock.sleep(TELL_PAUSE_EVERY_S)
+
+
+async def _next(place: Workplace) -> Work:
+    """The next piece of news; none where the owner pauses before it comes."""
+    poll, pause = asyncio.create_task(place.link.work()), asyncio.create_task(place.sharing.until_paused())
+    try:
+        await asyncio.wait({poll, pause}, return_when=asyncio.FIRST_COMPLETED)
+        return poll.result() if poll.done() else Work()
+    finally:
+        poll.cancel()
+        pause.cancel()
+        await asyncio.gather(poll, pause, return_exceptions=True)
+
+
+async def _hold(execution: Execution, work: Coroutine[Any, Any, None], place: Workplace, clock: Clock) -> None:
     """Do `work`, and keep the central node's line meanwhile: it renews the lease and brings a withdrawal."""
-    task = asyncio.create_task(work)
+    task, heeding = asyncio.create_task(work), asyncio.create_task(_heed_owner(execution, place))
     try:
         await _beside(task, clock.sleep(POLL_AFTER_S))
         while not task.done() and not execution.is_over:
-            await _beside(task, _listen(execution, link))
+            await _beside(task, _listen(execution, place.link))
         await task
     finally:
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        heeding.cancel()
+        await asyncio.gather(task, heeding, return_exceptions=True)
+
+
+async def _heed_owner(execution: Execution, place: Workplace) -> None:
+    """A pause in the middle of the work: the central node gives no more after it. Where it is to stop, it stops."""
+    await place.sharing.until_paused()
+    await place.link.leave(PAUSED_BY_OWNER, holding=execution.assignment)
+    await place.sharing.until_stopped()
+    execution.stop(PAUSED_BY_OWNER)
 
 
 async def _listen(execution: Execution, link: Link) -> None:
@@ -167,10 +230,10 @@ async def _beside(task: asyncio.Task[None], other: Coroutine[Any, Any, None]) ->
         await asyncio.gather(companion, return_exceptions=True)
 
 
-async def _say_goodbye(link: Link, clock: Clock) -> None:
+async def _say_goodbye(place: Workplace, clock: Clock) -> None:
     """The central node should hear that this client is gone, but it may not hold up the end."""
     limit = asyncio.create_task(clock.sleep(GOODBYE_S))
-    farewell = asyncio.create_task(link.leave())
+    farewell = asyncio.create_task(place.link.leave(PAUSED_BY_OWNER if place.sharing.is_paused else ""))
     await asyncio.wait({farewell, limit}, return_when=asyncio.FIRST_COMPLETED)
     limit.cancel()
     farewell.cancel()
@@ -180,14 +243,10 @@ def _child(settings: ClientSettings, clock: Clock) -> Child:
     state_dir = settings.state_dir / "task"
     with disk_errors(state_dir):
         state_dir.mkdir(exist_ok=True)
-    site = Site(
-        client=settings.name, data=settings.data, partition=settings.partition,
-        offline_sample=settings.offline_sample, threads=settings.threads,
-    )
-    return Child(site, clock, state_dir=state_dir)
+    return Child(settings.site, clock, state_dir=state_dir)
 
 
-def _presence(offers: dict[str, Offered]) -> Presence:
+def presence_of(offers: dict[str, Offered]) -> Presence:
     """What the central node is told at every start: the offers, and the versions that "the same bits" depends on."""
     bodies = [_offer_body(offered) for offered in offers.values()]
     versions: dict[str, str] = {}

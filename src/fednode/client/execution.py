@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +18,13 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from fednode.child.child import Child
+from fednode.client.ledger import Ledger
 from fednode.client.link import FATAL, Link
 from fednode.client.outbox import Finished, Outbox
+from fednode.client.sharing import Sharing
 from fednode.client.talk import Talk, TrainingConfig
-from fednode.core.metrics import Metrics
+from fednode.core.metrics import Metric, Metrics
+from fednode.core.pooling import pool
 from fednode.core.records import Failure, Offer, Outcome, Update
 from fednode.core.status import FailureCode, RoundKind
 from fednode.errors import BadConfig, Conflict, DataError, FednodeError, NotFound, StoreError, TaskFailed, Withdrawn
@@ -54,6 +57,8 @@ class Workplace:
     link: Link
     outbox: Outbox
     talk: Talk
+    ledger: Ledger
+    sharing: Sharing
 
 
 class Execution:
@@ -63,6 +68,8 @@ class Execution:
         self.assignment = assignment        # its id
         self._place = place
         self._verdict: FednodeError | None = None       # why there is no point in going on
+        self._metrics: tuple[Metric, ...] = ()          # that its task declares
+        self._stopped = ""                              # why the site's owner ended it; "": did not
         self._over = asyncio.Event()
         self._evaluation: asyncio.Task[None] | None = None      # on its way
         self._epochs: list[EpochBody] = []
@@ -76,9 +83,17 @@ class Execution:
         """The central node took it back: a visit is cancelled, an upload is broken off."""
         self._end(Withdrawn(f"assignment {self.assignment} was taken back", fix="nothing is to be done here"))
 
+    def stop(self, reason: str) -> None:
+        """The site's owner ends it: as a withdrawal does, and the central node is told why."""
+        self._stopped = reason
+        self._end(Withdrawn(f"assignment {self.assignment} was ended: {reason}", fix="nothing is to be done here"))
+
     async def run(self, body: AssignmentBody) -> None:
         """Check, fetch, visit, report. Raises only what ends the client node."""
+        self._place.ledger.knows(body.id, body.run_number)
+        self._place.talk.assigned(body)
         await self._concluded(self._execute(body))
+        self._place.talk.idle()
 
     async def resend(self, finished: Finished) -> None:
         """Send what a process before this one trained. Raises only what ends the client node."""
@@ -87,6 +102,7 @@ class Execution:
     async def _execute(self, body: AssignmentBody) -> None:
         place = self._place
         offered = check_order(body, place.offers)
+        self._metrics = offered.offer.metrics
         base = await self._fetched(body) if body.base_model else None
         update_file = place.outbox.update_file(self.assignment)
         if body.kind is RoundKind.TRAIN:
@@ -121,10 +137,12 @@ class Execution:
         link = self._place.link
         if finished.evaluation is not None:
             await self._while_wanted(link.report_evaluation(self.assignment, finished.evaluation))
+        self._place.talk.sending(self.assignment, finished.announcement.num_bytes)
         try:
             await self._while_wanted(link.send(finished))
         except NotFound as error:           # of another central node, or of one that has lost its state
             raise Withdrawn(error.message, fix=error.fix) from error
+        self._place.ledger.arrived(self.assignment, finished.announcement.digest)
         self._place.outbox.drop(self.assignment)
         self._place.talk.sent(finished.announcement.num_bytes)
         if self._telling is not None:
@@ -138,7 +156,7 @@ class Execution:
         except FATAL:
             raise
         except Conflict as error:
-            self._place.talk.dropped(error.message)
+            await self._give_up(error)
         except FednodeError as error:
             await self._fail(failure_of(self._place.client, error))
         except OSError as error:            # of this disk: full, or not to be read
@@ -151,6 +169,13 @@ class Execution:
         finally:
             self._stop_telling()
         self._place.outbox.drop(self.assignment)
+
+    async def _give_up(self, conflict: Conflict) -> None:
+        """Who ended it knows so: the central node, or the owner here, of whom the central node is told."""
+        if not self._stopped:
+            self._place.talk.dropped(conflict.message)
+            return
+        await self._fail(Failure(client=self._place.client, code=FailureCode.WITHDRAWN, reason=self._stopped))
 
     async def _fail(self, failure: Failure) -> None:
         """Tell both sides; only a withdrawal makes that needless."""
@@ -189,6 +214,7 @@ class Execution:
     # --- the observer of the visit ----------------------------------------------------------------
 
     def evaluated(self, metrics: Metrics) -> None:
+        self._place.talk.evaluated(site_scores(self._metrics, metrics))
         self._evaluation = asyncio.create_task(self._tell_evaluation(metrics))
 
     def progressed(self, epoch: int, metrics: Mapping[str, float]) -> None:
@@ -262,6 +288,12 @@ def _require_base(body: AssignmentBody) -> None:
             f"an order of kind {body.kind} names {body.base_model!r} as its model",
             fix="the sha256 of a model, or nothing for the initial params",
         )
+
+
+def site_scores(declared: Sequence[Metric], metrics: Metrics) -> dict[str, float]:
+    """The numbers that people read of one site's evaluation; curves are left out."""
+    pooled = pool(declared, {"": metrics})
+    return {score.name: score.value for score in pooled if isinstance(score.value, float)}
 
 
 def order_of(body: AssignmentBody, client: str) -> Order:

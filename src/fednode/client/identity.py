@@ -22,10 +22,12 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from fednode.core.ids import key_fingerprint
 from fednode.errors import StoreDamaged, StoreError, StoreLocked, UsageError
 from fednode.wire.codec import disk_errors
 from fednode.wire.messages import registration_text
 
+KEY_NAME = "key.pem"
 OWNER_ONLY_FILE = 0o600
 OWNER_ONLY_FOLDER = 0o700
 
@@ -80,17 +82,30 @@ class Identity:
         """Raw, 64 hex digits."""
         return self.key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
 
-    def proof(self, name: str) -> str:
+    @property
+    def fingerprint(self) -> str:
+        """What two people compare: the beginning of the public key's sha256."""
+        return key_fingerprint(self.public_key)
+
+    def proof(self, name: str, nonce: str = "") -> str:
         """The signature (128 hex digits) by which whoever asks for `name` shows that the key is theirs."""
-        return self.key.sign(registration_text(name)).hex()
+        return self.key.sign(registration_text(name, nonce)).hex()
 
 
 def load_identity(state_dir: Path) -> Identity:
     """The key pair of this state dir, made where there is none. Raises StoreDamaged on a file that holds no key."""
-    path = state_dir / "key.pem"
+    if found := find_identity(state_dir):
+        return found
+    made = Ed25519PrivateKey.generate()
+    write_private(state_dir / KEY_NAME, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return Identity(made)
+
+
+def find_identity(state_dir: Path) -> Identity | None:
+    """The key pair of this state dir; None before the first start. Raises StoreDamaged on a file that holds no key."""
+    path = state_dir / KEY_NAME
     if not path.exists():
-        made = Ed25519PrivateKey.generate()
-        write_private(path, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        return None
     _close_to_others(path)
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)

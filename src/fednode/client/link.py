@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from fednode.client.identity import Identity, Secrets
 from fednode.client.outbox import Finished, check_assignment_id
+from fednode.client.registration import join, renew
 from fednode.client.talk import Talk
 from fednode.core.json import JsonObject
 from fednode.core.records import Failure
@@ -35,6 +36,7 @@ from fednode.errors import (
     NameTaken,
     NotAuthorised,
     NotFound,
+    NotTrusted,
     StoreError,
     TimedOut,
     VersionMismatch,
@@ -45,10 +47,10 @@ from fednode.wire.http import Http, with_retries
 from fednode.wire.messages import (
     EpochBody,
     FailureBody,
+    Farewell,
     Presence,
     Progress,
     Registered,
-    Registration,
     UploadTicket,
     Work,
 )
@@ -94,9 +96,10 @@ class Link:
     async def enrol(self) -> None:
         """Be known at the central node, with this start's offers; wait for it where it is away.
 
-        Raises NotAuthorised, NameTaken or VersionMismatch where it will not have this client node.
+        Raises NotAuthorised, NameTaken or VersionMismatch where it will not have this client node, NotTrusted where
+        who answers cannot prove who it is: later on that counts as away.
         """
-        await self._patiently(partial(self._http.request, "GET", "/healthz"))
+        await self._patiently(partial(self._http.request, "GET", "/healthz"), own_faults=NotTrusted)
         self._talk.registering(self._central)
         if not self._http.token:
             await self._register()
@@ -155,11 +158,12 @@ class Link:
             self._models.add(sha256)
         return self._models.path(sha256)
 
-    async def leave(self) -> None:
-        """Say goodbye, once: a central node that does not hear it finds out by itself."""
+    async def leave(self, reason: str = "", *, holding: str = "") -> None:
+        """Say goodbye, once: a central node that does not hear it finds out by itself. `holding`: ends that first."""
         if self._http.token:
+            body = Farewell(reason=reason, holding=holding) if reason or holding else None
             with suppress(FednodeError):
-                await self._http.request("POST", "/api/v1/clients/me/leave")
+                await self._http.request("POST", "/api/v1/clients/me/leave", body=body)
 
     async def _be_present(self) -> None:
         await self._as_member(partial(self._http.request, "PUT", "/api/v1/clients/me", body=self._member.presence))
@@ -175,7 +179,7 @@ class Link:
         timeout_s = wait_s + POLL_GRACE_S
         try:
             return await self._http.request("GET", "/api/v1/clients/me/work", params=params, timeout_s=timeout_s)
-        except FATAL:
+        except (*FATAL, NotTrusted):        # the latter counts as away, and is told apart
             raise
         except FednodeError as error:
             raise _retried(error) from error
@@ -211,29 +215,44 @@ class Link:
         async with self._door:
             if self._http.token != stale:       # another call did it meanwhile
                 return
-            if self._is_untried or not self._member.join_token():
+            if self._is_untried:
                 raise refusal
             self._talk.registering(self._central)
-            await self._register()
+            await self._renew(refusal)
         await self._be_present()
         self._talk.registered()
 
-    async def _register(self) -> None:
-        name, identity = self._member.name, self._member.identity
-        body = Registration(name=name, public_key=identity.public_key, proof=identity.proof(name))
-        answer = _read(Registered, await self._patiently(partial(self._apply, body)))
-        self._member.secrets.keep(self._central, name, answer.secret)
-        self._http.token = answer.secret
-        self._is_untried = True
+    async def _renew(self, refusal: NotAuthorised) -> None:
+        """Where this client is known, its key opens the door; where the central node's state was lost, a join token."""
+        try:
+            await self._register_by_key(refusal)
+        except NotAuthorised:
+            if not self._member.join_token():
+                raise
+            await self._register()
 
-    async def _apply(self, body: Registration) -> Any:
-        token = self._member.join_token()
-        if not token:
-            raise NotAuthorised(
-                f"{self._central} admits client nodes by a join token, and none is known here",
-                fix="give the one that it printed at its start: --token join_..., or FEDNODE_TOKEN",
-            )
-        return await self._http.request("POST", "/api/v1/clients", body=body, token=token)
+    async def _register(self) -> None:
+        """By a join token; where that is void, perhaps this key is known there, under another address."""
+        member = self._member
+        try:
+            answer = await self._patiently(lambda: join(self._http, member.name, member.identity, member.join_token()))
+        except NotAuthorised as refusal:
+            await self._register_by_key(refusal)
+        else:
+            self._keep(answer)
+
+    async def _register_by_key(self, refusal: NotAuthorised) -> None:
+        """Raises `refusal` where this key has no name there."""
+        try:
+            self._keep(await self._patiently(lambda: renew(self._http, self._member.name, self._member.identity)))
+        except (NotAuthorised, NotFound):       # NotFound: of an older central node
+            raise refusal from None
+
+    def _keep(self, answer: Any) -> None:
+        secret = _read(Registered, answer).secret
+        self._member.secrets.keep(self._central, self._member.name, secret)
+        self._http.token = secret
+        self._is_untried = True
 
     async def _patiently(
         self, call: Callable[[], Awaitable[T]], *, own_faults: type[FednodeError] | tuple[()] = ()
@@ -263,24 +282,28 @@ class Link:
 
 
 class Silence:
-    """Who of the calls waits for an answer, so that a person is told once when that begins and once when it is over."""
+    """Who of the calls waits for an answer, so that a person is told once when that begins and once when it is over.
+
+    And once more where somebody answers whom nobody can believe: no waiting mends that.
+    """
 
     def __init__(self, talk: Talk) -> None:
         self._talk = talk
         self._num_tries: dict[object, int] = {}     # in vain, by call
-        self._is_told = False
+        self._told: type[FednodeError] | None = None
 
     def goes_on(self, call: object, error: FednodeError) -> None:
         self._num_tries[call] = self._num_tries.get(call, 0) + 1
-        if self._is_anyone_waiting() and not self._is_told:
-            self._is_told = True
+        is_news = self._told is None or (isinstance(error, NotTrusted) and self._told is not NotTrusted)
+        if is_news and self._is_anyone_waiting():
+            self._told = type(error)
             self._talk.waiting(f"{error.message}; {error.fix}")
 
     def ended(self, call: object) -> None:
         """This call was answered. While another one still waits, a person need not know."""
         self.forget(call)
-        if self._is_told and not self._is_anyone_waiting():
-            self._is_told = False
+        if self._told is not None and not self._is_anyone_waiting():
+            self._told = None
             self._talk.back()
 
     def forget(self, call: object) -> None:
@@ -329,7 +352,8 @@ def _is_away(error: FednodeError) -> bool:
 
 def _retried(error: FednodeError) -> FednodeError:
     """`error` as one that `with_retries` tries again."""
-    return error if isinstance(error, CannotConnect | TimedOut) else CannotConnect(error.message, fix=error.fix)
+    is_tried_again = isinstance(error, CannotConnect | TimedOut) and not isinstance(error, NotTrusted)
+    return error if is_tried_again else CannotConnect(error.message, fix=error.fix)
 
 
 def _read(kind: type[B], answer: Any) -> B:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 from fednode.core.records import Offer
-from fednode.tasks.base import Partition
+from fednode.tasks.base import Partition, Site
+from fednode.wire.messages import AssignmentBody
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,16 @@ class ClientSettings:
     state_dir: Path
     token: str                              # join token; "": the central node's note on this machine
     ca: Path | None                         # PEM file of the authorities to trust; None: the system's
+    is_summary_shared: bool = True          # whether offers hold the counts of this site's data
+    pin: str = ""                           # PEM of the one certificate to trust where there is no `ca`; "": none
+
+    @property
+    def site(self) -> Site:
+        """What a task is told of it."""
+        return Site(
+            client=self.name, data=self.data, partition=self.partition, offline_sample=self.offline_sample,
+            threads=self.threads,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +62,19 @@ class Talk(Protocol):
     def registered(self) -> None: ...
 
     def waiting(self, reason: str) -> None:
-        """The central node is away; it is tried again for ever. Told once each time."""
+        """The central node is away; it is tried again for ever. Told once each time, and where it is not trusted."""
         ...
 
     def back(self) -> None:
         """It answers again. Told after `waiting`."""
+        ...
+
+    def assigned(self, body: AssignmentBody) -> None:
+        """Work has come. Whatever end it has, `idle` is told after it."""
+        ...
+
+    def evaluated(self, metrics: Mapping[str, float]) -> None:
+        """What the model that was received achieves on this site's held-out data."""
         ...
 
     def config(self, config: TrainingConfig) -> None:
@@ -70,6 +89,10 @@ class Talk(Protocol):
 
     def training_finished(self, num_examples: int) -> None: ...
 
+    def sending(self, assignment: str, num_bytes: int) -> None:
+        """An update is on its way, whole or what is left of it."""
+        ...
+
     def sent(self, num_bytes: int) -> None:
         """An update is safe at the central node."""
         ...
@@ -81,3 +104,13 @@ class Talk(Protocol):
     def failed(self, reason: str) -> None:
         """An assignment was refused here or went wrong; the central node was told the same."""
         ...
+
+    def idle(self) -> None:
+        """Nothing is in work any more."""
+        ...
+
+    def paused(self) -> None:
+        """No new work is taken: the owner's switch. Told once each time, and at a start that finds it so."""
+        ...
+
+    def resumed(self) -> None: ...

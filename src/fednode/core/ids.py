@@ -1,7 +1,11 @@
-"""Ids of rows: `run_`, `cli_`, `mdl_` and 26 Crockford base32 characters, ordered by the time they were made."""
+"""Ids of rows: `run_`, `cli_`, `mdl_` and 26 Crockford base32 characters, ordered by the time they were made.
+
+And how clients are called: by their name, and by the key that it belongs to.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -18,3 +22,8 @@ def make_id(kind: str, now_ms: int, entropy: bytes) -> str:
 def is_name(text: str) -> bool:
     """Whether a client may be called so."""
     return _NAME.fullmatch(text) is not None
+
+
+def key_fingerprint(public_key: str) -> str:
+    """What two people compare: the beginning of the sha256 of a public key (raw, hex)."""
+    return f"sha256:{hashlib.sha256(bytes.fromhex(public_key)).hexdigest()[:32]}"

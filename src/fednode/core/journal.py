@@ -33,9 +33,8 @@ def next_row(previous: JournalRow | None, entry: JsonObject) -> JournalRow:
     return JournalRow(seq=1 if previous is None else previous.seq + 1, entry=entry, hash=digest)
 
 
-def check_chain(rows: Sequence[JournalRow]) -> None:
-    """Raise StoreDamaged at the first row that is not what follows the row before it."""
-    previous: JournalRow | None = None
+def check_chain(rows: Sequence[JournalRow], previous: JournalRow | None = None) -> None:
+    """Raise StoreDamaged at the first row that is not what follows the row before it; the first follows `previous`."""
     for row in rows:
         if row != next_row(previous, row.entry):
             raise StoreDamaged(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias, Union
+from typing import Any, TypeAlias, Union
 
 Json: TypeAlias = Union[bool, int, float, str, Sequence["Json"], Mapping[str, "Json"], None]
 JsonObject: TypeAlias = Mapping[str, Json]
@@ -33,3 +34,12 @@ def _plain(value: Json) -> Json:
 def sha256_of(value: Json) -> str:
     """Hex sha256 of the canonical text."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def finite(value: Any) -> Any:
+    """`value` with None for every NaN and every infinity, which JSON cannot say."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(part) for key, part in value.items()}
+    return [finite(part) for part in value] if isinstance(value, list | tuple) else value

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 SECONDS_OF_AN_HOUR, SECONDS_OF_A_DAY = 3_600, 86_400
+_UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": SECONDS_OF_AN_HOUR, "d": SECONDS_OF_A_DAY}
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([smhd]?)", re.ASCII)
 
 
 def number_text(value: object) -> str:
     """A metric: four decimals, or nothing where there is none."""
     return f"{value:.4f}" if isinstance(value, float) else ""
+
+
+def count_text(number: int, one: str, many: str = "") -> str:
+    """`3 clients`, `1 client`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def size_text(num_bytes: float) -> str:
@@ -34,3 +43,9 @@ def ago_text(seconds: float) -> str:
         if seconds >= size_s:
             return f"{int(seconds // size_s)} {unit} ago"
     return "just now" if seconds < 5 else f"{int(seconds)} s ago"
+
+
+def seconds_of(text: str) -> float | None:
+    """`600`, `600s`, `10m`, `2h`, `1d` in seconds; None where it is no duration, or none at all."""
+    found = _DURATION.fullmatch(text.strip())
+    return float(found[1]) * _UNITS_S[found[2]] or None if found else None

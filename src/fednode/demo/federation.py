@@ -1,4 +1,5 @@
-"""The demo: a central node and its client nodes as real processes, HTTP on loopback, one run of MNIST.
+"""The demo: a central node and its client nodes as real processes, HTTP on loopback, one run of MNIST, and then
+each client alone for comparison.
 
 Nothing here is special to a demo except its choices: it starts what a person would start, and asks the central
 node for a run as the command line would. `process` holds one started process; `cli/demo.py` does the talking.
@@ -19,7 +20,7 @@ from typing import Any, TypeAlias
 
 from fednode.clock import SystemClock
 from fednode.demo.process import Member
-from fednode.errors import CannotConnect, DataError, NotFound, PortTaken, StoreLocked, TimedOut
+from fednode.errors import CannotConnect, DataError, NotFound, PortTaken, RunEnded, StoreLocked, TimedOut
 from fednode.ports import Clock
 from fednode.settings import DEFAULT_PORT, read_note
 from fednode.wire.http import Http, with_retries
@@ -57,28 +58,58 @@ class Demo:
         return self.state_dir / "central" / "params" / "models"
 
     async def train(self, settings: DemoSettings, on_event: Callable[[Event], None]) -> dict[str, Any]:
-        """The demo's run, followed to its end: the one that an earlier demo left unfinished, or a new one."""
-        run = await self._unfinished(settings.rounds) or await self._new_run(settings)
+        """The demo's run, followed to its end: the one that an earlier demo did not bring to an end, or a new one."""
+        run = await self._going_on(settings) or await self._new_run(settings, client_names(settings.clients))
         return await self._follow(run["run_id"], on_event)
 
-    async def _unfinished(self, rounds: int) -> dict[str, Any] | None:
-        """A run that Ctrl-C interrupted goes on, if it is the one that was asked for; any other is cancelled."""
-        going_on: dict[str, Any] | None = None
-        for run in await self.http.request("GET", "/api/v1/runs"):
-            if run["status"] in FINAL:
-                continue
-            if going_on is None and run["rounds_planned"] == rounds and run["status"] != "paused":
-                going_on = run
-            else:
-                await self.http.request("POST", f"/api/v1/runs/{run['run_id']}/cancel")
-        return going_on
+    async def train_alone(self, settings: DemoSettings, federated: dict[str, Any]) -> dict[str, Any] | None:
+        """Each client in a run of its own, side by side, with the same rounds and seed: the table of what they reached.
 
-    async def _new_run(self, settings: DemoSettings) -> dict[str, Any]:
+        None where there is one client only. Raises RunEnded where a run does not complete.
+        """
+        if settings.clients == 1:
+            return None
+        runs = [run for run in await self._as_asked(settings) if _is_alone_after(run, federated)]
+        begun = {run["config"]["clients"][0]: run for run in runs}
+        names = client_names(settings.clients)
+        runs = [begun.get(name) or await self._new_run(settings, [name]) for name in names]
+        for run in await asyncio.gather(*(self._follow(run["run_id"], _say_nothing) for run in runs)):
+            self.require_completed(run)
+        found = await self.http.request("GET", "/api/v1/compare", params={"run": federated["run_id"]})
+        return dict(found["alone"])
+
+    async def _going_on(self, settings: DemoSettings) -> dict[str, Any] | None:
+        """What Ctrl-C interrupted goes on, if it is what was asked for; every other unfinished run is cancelled.
+
+        A federated run that has ended goes on too, as long as not every client has trained alone after it.
+        """
+        runs = await self._as_asked(settings)
+        federated = next((run for run in runs if len(run["config"]["clients"]) == settings.clients), None)
+        kept = [run for run in runs if federated and (run is federated or _is_alone_after(run, federated))]
+        for run in await self.http.request("GET", "/api/v1/runs"):
+            if run["status"] not in FINAL and run["run_id"] not in [other["run_id"] for other in kept]:
+                await self.http.request("POST", f"/api/v1/runs/{run['run_id']}/cancel")
+        num_over = len({tuple(run["config"]["clients"]) for run in kept if run["status"] == "completed"})
+        num_wanted = 1 if settings.clients == 1 else 1 + settings.clients
+        return federated if num_over < num_wanted else None
+
+    async def _as_asked(self, settings: DemoSettings) -> list[dict[str, Any]]:
+        """The runs of a demo with these settings that go on, or have come to a good end; newest first."""
+        return [run for run in await self.http.request("GET", "/api/v1/runs") if _is_as_asked(run, settings)]
+
+    async def _new_run(self, settings: DemoSettings, clients: list[str]) -> dict[str, Any]:
         request = RunRequest(
-            task=TASK, rounds=settings.rounds, task_config=TASK_CONFIG, seed=SEED,
-            clients=client_names(settings.clients),
+            task=TASK, rounds=settings.rounds, task_config=TASK_CONFIG, seed=SEED, clients=clients,
         )
         return dict(await self.http.request("POST", "/api/v1/runs", body=request))
+
+    def require_completed(self, run: dict[str, Any]) -> None:
+        """Raises RunEnded with the reason of a run that did not."""
+        if run["status"] != "completed":
+            raise RunEnded(
+                f"run #{run['number']} {run['status']}: {run['reason'] or 'no reason was given'}",
+                fix=f"see the logs in {self.state_dir / 'logs'}",
+            )
 
     async def _follow(self, run_id: str, on_event: Callable[[Event], None]) -> dict[str, Any]:
         after, wait_s = 0, POLL_EVENTS_S
@@ -94,6 +125,22 @@ class Demo:
                 if not answer["events"]:
                     return dict(answer["run"])
                 wait_s = 0.0            # it has ended: what is left to tell is there already
+
+
+def _is_as_asked(run: dict[str, Any], settings: DemoSettings) -> bool:
+    config, names = run["config"], client_names(settings.clients)
+    is_same = (run["task"], config["rounds"], config["seed"]) == (TASK, settings.rounds, SEED)
+    is_same_task = is_same and TASK_CONFIG.items() <= config["task_config"].items()
+    is_of_ours = config["clients"] == names or config["clients"] in [[name] for name in names]
+    return is_same_task and is_of_ours and run["status"] in ("queued", "running", "completed")
+
+
+def _is_alone_after(run: dict[str, Any], federated: dict[str, Any]) -> bool:
+    return run["number"] > federated["number"] and len(run["config"]["clients"]) == 1
+
+
+def _say_nothing(event: Event) -> None:
+    """Of runs beside which another one is told."""
 
 
 def client_names(num_clients: int) -> list[str]:
@@ -213,7 +260,7 @@ async def _wait_for_clients(http: Http, members: list[Member], wanted: int, cloc
     while clock.now_s() - started_s < START_S:
         for member in members:
             member.require_running()
-        clients = await http.request("GET", "/api/v1/clients")
+        clients = await http.request("GET", "/api/v1/clients", params={"task": TASK})
         if sum(client["status"] in ("online", "busy") for client in clients) >= wanted:
             return
         await clock.sleep(POLL_S)

@@ -31,7 +31,8 @@ from fednode.simulation.fleet import InProcessFleet
 from fednode.simulation.workplaces import Children, ThisProcess, Workplace
 from fednode.store.memory import MemoryStore
 from fednode.store.records import Event
-from fednode.strategies.registry import load_strategy
+from fednode.strategies.base import Strategy
+from fednode.strategies.registry import StrategyType, own_strategy
 from fednode.tasks.base import Site, Task
 from fednode.tasks.partition import parse_partition
 from fednode.tasks.registry import load_task
@@ -64,7 +65,7 @@ def simulate(
     *,
     clients: int | Sequence[str] = 2,
     rounds: int | None = None,
-    strategy: str = "fedavg",
+    strategy: str | type[Strategy] | Strategy = "fedavg",
     strategy_config: Mapping[str, Any] | None = None,
     task_config: Mapping[str, Any] | None = None,
     data: Path | str | None = None,
@@ -84,6 +85,7 @@ def simulate(
     `clients` is a number (they are called client-1, client-2, ...) or names; each gets its part of `data`, cut by
     `split` in the order given. `workers`: processes that train side by side; any number gives the same bits, and
     1 stays in this process. `threads`: of each worker's numeric libraries. `deadline_s`: what one visit may take.
+    `strategy`: a name, file.py:Class, or a Strategy (its class, with `strategy_config`, or an instance).
     `on_event` is called for every event of the run with a dict: `seq, wall_s, what, run_id, fields`.
 
     Raises BadConfig, NotFound, DataError and their kin before anything is trained; a run whose clients fail is
@@ -91,11 +93,13 @@ def simulate(
     """
     _require_no_child()
     names = _names(clients)
+    kind, settings = _strategy(strategy, strategy_config)
     plan = _Plan(
         task=task,
+        strategy=kind,
         request=_request(
-            task="task", rounds=rounds, task_config=dict(task_config or {}), strategy=strategy,
-            strategy_config=dict(strategy_config or {}), min_updates=min_updates, cohort_fraction=cohort_fraction,
+            task="task", rounds=rounds, task_config=dict(task_config or {}), strategy=kind.name,
+            strategy_config=settings, min_updates=min_updates, cohort_fraction=cohort_fraction,
             deadline_s=deadline_s, seed=secrets.randbits(SEED_BITS) if seed is None else seed,
         ),
         sites=_sites(names, data, split, partition_seed, offline_sample, _at_least(0, "threads", threads)),
@@ -111,6 +115,7 @@ class _Plan:
     """What was asked for, checked as far as that can be done without the task."""
 
     task: str | type[Task]
+    strategy: StrategyType
     request: RunRequest
     sites: Mapping[str, Site]               # by client name, in the order of the partition
     num_workers: int
@@ -123,11 +128,11 @@ async def _play(plan: _Plan, clock: Clock) -> Simulation:
     workplace = _workplace(plan, clock)
     try:
         offer = await workplace.offer(next(iter(plan.sites.values())))
-        config = complete_config(plan.request, offer, len(plan.sites), plan.request.seed or 0)
+        config = complete_config(plan.request, offer, len(plan.sites), plan.request.seed or 0, plan.strategy)
         run = await store.create_run(config, offer.metrics)
         run = await store.move_run(run.id, RunStatus.RUNNING)
         fleet = InProcessFleet(plan.sites, workplace, store, clock)
-        await run_rounds(run, load_strategy(config.strategy, config.strategy_config), fleet, store)
+        await run_rounds(run, plan.strategy.bind(config.strategy_config), fleet, store)
     finally:
         await workplace.close()
     return await _result(store, run.id, clock.now_s() - start_s)
@@ -189,6 +194,20 @@ def _require_no_child() -> None:
             "the file of this task starts a simulation when it is imported, and workers import it",
             fix="put the call of `simulate` below `if __name__ == '__main__':`",
         )
+
+
+def _strategy(
+    strategy: str | type[Strategy] | Strategy, config: Mapping[str, Any] | None
+) -> tuple[StrategyType, dict[str, Any]]:
+    """The strategy and its settings. Raises UsageError where an instance, which has its own, comes with others."""
+    if not isinstance(strategy, Strategy):
+        return own_strategy(strategy), dict(config or {})
+    if config:
+        raise UsageError(
+            f"strategy_config says {', '.join(config)}, but {strategy!r} has its settings already",
+            fix="give the settings to the instance, or hand over its class",
+        )
+    return own_strategy(type(strategy)), asdict(strategy)
 
 
 def _names(clients: int | Sequence[str]) -> list[str]:

@@ -7,13 +7,12 @@ Rows and files are of one instant: writers are held off while the files that the
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -24,13 +23,13 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError
 
 from fednode.errors import BadConfig, NotFound, StoreDamaged
-from fednode.store.engine import copy_database, open_engine, require_known_revision, revision_of
+from fednode.store.engine import copy_database, newest_revision, open_engine, require_known_revision, revision_of
 from fednode.store.lock import StateLock
 from fednode.store.opening import FILE_NAME
 from fednode.store.schema import model, run
 from fednode.store.sweep import named_files
 from fednode.store.writer import as_store_error
-from fednode.wire.codec import PIECE_BYTES, disk_errors, replacing
+from fednode.wire.codec import disk_errors, replacing, sha256_of_file
 
 FORMAT = 1
 ABOUT, SUMS = "about.json", "sha256.json"
@@ -113,7 +112,7 @@ def _take_snapshot(state_dir: Path, folder: Path, wall_s: float) -> About:
         with reading.begin() as view:
             with writing.begin():           # held off: what nobody can commit, nobody deletes a file for
                 about = _about(view, path, wall_s)
-                for name in named_files(view).paths:
+                for name in _names(view, state_dir / PARAMS, about.revision):
                     _keep(state_dir / PARAMS / name, folder / PARAMS / name)
             copy_database(view, folder / FILE_NAME)
         return about
@@ -134,6 +133,14 @@ def _about(view: Connection, path: Path, wall_s: float) -> About:
     )
 
 
+def _names(view: Connection, root: Path, revision: str) -> Collection[str]:
+    """Files that the rows name. Of an older fednode's rows we do not know the columns: then all that lie there."""
+    if revision == newest_revision():
+        return named_files(view).paths
+    folders = (root / "models", root / "memory", root / "updates")
+    return [path.relative_to(root).as_posix() for folder in folders for path in folder.rglob("*") if path.is_file()]
+
+
 def _keep(source: Path, kept: Path) -> None:
     """A second name for the file, which outlives the first; a copy where the disk knows no second names."""
     if not source.is_file():
@@ -150,7 +157,7 @@ def _keep(source: Path, kept: Path) -> None:
 
 def _pack(folder: Path, about: About, file: BinaryIO) -> None:
     sums: dict[str, str] = {}
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, copybufsize=PIECE_BYTES) as tar:
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
         _add_json(tar, ABOUT, asdict(about), about.made_s)
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             name = path.relative_to(folder).as_posix()
@@ -164,31 +171,13 @@ def _add_json(tar: tarfile.TarFile, name: str, content: object, made_s: float) -
 
 
 def _add_file(tar: tarfile.TarFile, name: str, path: Path, made_s: float) -> str:
-    """Its sha256, of the bytes that went in."""
+    """Its sha256."""
     with path.open("rb") as file:
-        hashing = Hashing(file.read)
-        tar.addfile(_member(name, path.stat().st_size, made_s), hashing)  # type: ignore[arg-type]
-    return hashing.sha256
+        tar.addfile(_member(name, path.stat().st_size, made_s), file)
+    return sha256_of_file(path)
 
 
 def _member(name: str, num_bytes: int, made_s: float) -> tarfile.TarInfo:
     member = tarfile.TarInfo(name)
     member.size, member.mode, member.mtime = num_bytes, OWNER_ONLY, int(made_s)
     return member
-
-
-class Hashing:
-    """A stream that is read through, and its sha256 so far."""
-
-    def __init__(self, read: Callable[[int], bytes]) -> None:
-        self._read = read
-        self._hash = hashlib.sha256()
-
-    @property
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
-
-    def read(self, num_bytes: int) -> bytes:
-        piece = self._read(num_bytes)
-        self._hash.update(piece)
-        return piece

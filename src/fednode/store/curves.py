@@ -67,6 +67,7 @@ class PooledCurves:
     name: str
     unit: str
     goal: Goal
+    names: tuple[str, ...]          # the metrics that have numbers in one of the runs, those of the split test first
     step: int
     rounds: tuple[int, ...]         # the multiples of `step`, and the newest one of each run
     series: tuple[Curve, ...]       # `#1`, `#2`: pooled, as the runs were asked for
@@ -98,9 +99,10 @@ def pooled_curves_of(c: Connection, runs: Sequence[Run], name: str | None, max_p
     newest = [newest_measured(c, run.id) for run in runs]
     step, grid = thinned(max(newest), max(2, max_points - len(runs) + 1))
     rounds = tuple(sorted({*grid, *newest} - {-1}))
-    series = [Curve(name=f"#{run.number}", values=_pooled(c, run, spec.name, rounds)) for run in runs]
+    known = [found.name for run, last in zip(runs, newest, strict=True) for found in with_numbers(c, run, last)]
     return PooledCurves(
-        name=spec.name, unit=spec.unit, goal=spec.goal, step=step, rounds=rounds, series=tuple(series)
+        name=spec.name, unit=spec.unit, goal=spec.goal, names=tuple(dict.fromkeys(known)), step=step, rounds=rounds,
+        series=tuple(Curve(name=f"#{run.number}", values=_pooled(c, run, spec.name, rounds)) for run in runs),
     )
 
 

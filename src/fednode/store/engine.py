@@ -79,7 +79,8 @@ def back_up(source: Path, target: Path) -> None:
 def copy_database(view: Connection, target: Path) -> None:
     """Copy the database as `view`, which has begun to read, sees it: others may write meanwhile."""
     with closing(sqlite3.connect(target)) as copied:
-        view.connection.driver_connection.backup(copied)
+        raw: Any = view.connection.driver_connection
+        raw.backup(copied)
 
 
 def newest_revision(migrations: Path = MIGRATIONS) -> str:

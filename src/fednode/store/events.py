@@ -44,7 +44,7 @@ def round_opened(round_: Round) -> Story:
 
 
 def round_closed(round_: Round, outcomes: Sequence[Outcome]) -> Story:
-    return _of_round(round_, "round closed", _numbers(outcomes))
+    return _of_round(round_, "round closed", {"kind": round_.kind.value, **_numbers(outcomes)})
 
 
 def round_committed(round_: Round, outcomes: Sequence[Outcome], pooled: Sequence[Pooled], model_sha256: str) -> Story:

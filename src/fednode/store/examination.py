@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlalchemy import Connection, create_engine, func, select
+from sqlalchemy import Connection, Table, create_engine, func, select
 from sqlalchemy.exc import DatabaseError
 
 from fednode.errors import NotFound, StoreDamaged
@@ -56,8 +56,8 @@ def _examined(connection: Connection, path: Path) -> Examined:
     require_known_revision(revision, path)
     is_newest = revision == newest_revision()
 
-    def count(table: object) -> int:
-        return int(connection.execute(select(func.count()).select_from(table)).scalar_one())  # type: ignore[arg-type]
+    def count(table: Table) -> int:
+        return int(connection.execute(select(func.count()).select_from(table)).scalar_one())
 
     names = sorted(named_files(connection).paths) if is_newest else []
     return Examined(

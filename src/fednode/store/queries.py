@@ -214,8 +214,8 @@ def _model_views(c: Connection, wanted: Select[Any]) -> list[ModelView]:
 
 
 def _last_models(c: Connection, task: str) -> list[ModelView]:
-    last = select(model.c.run_id, func.max(model.c.round).label("round")).where(model.c.round > 0).group_by(model.c.run_id)
-    newest = last.subquery()
+    last = select(model.c.run_id, func.max(model.c.round).label("round")).where(model.c.round > 0)
+    newest = last.group_by(model.c.run_id).subquery()
     wanted = _models().join(newest, and_(newest.c.run_id == model.c.run_id, newest.c.round == model.c.round))
     found = c.execute(wanted.where(run.c.task == task).order_by(model.c.committed_s.desc(), run.c.number.desc()))
     return [_model_from(row) for row in found]

@@ -6,6 +6,7 @@ store comes to its place last, so that what was unpacked by half never starts.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fednode.errors import BadConfig, DataError, NotFound, VersionMismatch
-from fednode.store.backup import ABOUT, FORMAT, OWNER_ONLY, PARAMS, SUMS, About, Hashing, read_about
+from fednode.store.backup import ABOUT, FORMAT, OWNER_ONLY, PARAMS, SUMS, About, read_about
 from fednode.store.engine import require_known_revision
 from fednode.store.lock import FILE_NAME as LOCK_NAME
 from fednode.store.lock import StateLock
@@ -112,15 +113,16 @@ def _unpack_one(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, bes
         raise ValueError(f"{member.name!r} is no file of a backup")
     content = tar.extractfile(member)
     assert content is not None, "a regular file has content"
-    hashing, target = Hashing(content.read), folder / member.name
+    sha256, target = hashlib.sha256(), folder / member.name
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.touch(mode=OWNER_ONLY)
         with target.open("wb") as file:
-            while piece := hashing.read(PIECE_BYTES):
+            while piece := content.read(PIECE_BYTES):
                 file.write(piece)
+                sha256.update(piece)
         fsync(target)
-    return hashing.sha256
+    return sha256.hexdigest()
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

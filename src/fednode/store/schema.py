@@ -99,6 +99,7 @@ assignment = Table(
     Column("failure", Text),                            # JSON: code, reason, traceback
     Column("leased_s", Float),                          # wall time: the client got the work first
     ForeignKeyConstraint(_ROUND_KEY, ["round.run_id", "round.number", "round.attempt"]),
+    Index("assignment_of_client", "client", "run_id", "number"),
 )
 
 update = Table(
@@ -114,6 +115,7 @@ update = Table(
     Column("received_s", Float, nullable=False),
     Column("sent_s", Float),                            # wall time: the client announced it, its training was done
     ForeignKeyConstraint(_ROUND_KEY, ["round.run_id", "round.number", "round.attempt"]),
+    Index("update_of_client", "client"),
 )
 
 evaluation = Table(             # what a client measured of a model, with its sums: what pooling reads

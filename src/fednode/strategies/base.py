@@ -6,6 +6,7 @@ strategy.NAME=VALUE`, the API and the docs. It never sees the network, a clock o
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from fednode.core.aggregation import Updates
 from fednode.core.json import JsonObject
 from fednode.core.params import Params
 from fednode.core.records import RunConfig, State
+from fednode.errors import NotFound
 
-__all__ = ["State", "Strategy", "Updates", "change_of"]
+__all__ = ["State", "Strategy", "Updates", "change_of", "require_usable"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,3 +50,17 @@ def change_of(state: State, updates: Updates) -> tuple[Params, Params]:
     mean = updates.mean()
     start = Params({name: old if old.dtype.kind == "f" else mean[name] for name, old in state.params.items()})
     return start, mean - start
+
+
+def require_usable(kind: type, asked: str) -> None:
+    """Raise NotFound unless it says how to aggregate, and its settings can be set."""
+    if kind.aggregate is Strategy.aggregate:        # type: ignore[attr-defined]
+        raise NotFound(
+            f"the strategy {asked} does not define aggregate", fix=f"define it in the class {kind.__name__}"
+        )
+    fields = [name for name, told in inspect.get_annotations(kind).items() if "ClassVar" not in str(told)]
+    if fields and "__dataclass_fields__" not in vars(kind):
+        raise NotFound(
+            f"the strategy {asked} is no dataclass, so nobody can set its {', '.join(fields)}",
+            fix=f"write @dataclass(frozen=True, kw_only=True) above class {kind.__name__}",
+        )

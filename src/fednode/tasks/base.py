@@ -11,15 +11,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fednode.core.json import JsonObject
 from fednode.core.metrics import Metric, Metrics
 from fednode.core.params import Params
 from fednode.core.records import Update
-from fednode.errors import BadConfig
+from fednode.errors import BadConfig, FieldErrors, TaskFailed
+
+Bytes: TypeAlias = NDArray[np.uint8]
+Floats: TypeAlias = NDArray[np.float64]
 
 SET_BY_STRATEGY = frozenset({"proximal_mu"})     # fields of TrainConfig that no person sets
 
@@ -80,8 +85,41 @@ class Cancelled(Exception):
     """Raised by a task that saw `visit.is_cancelled()`; the visit ends without an update."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """What one input of `predict` is: whole numbers from 0 to 255, as the task's data have them."""
+
+    height: int
+    width: int
+    channels: int = 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of its array; a grey picture has no axis for its one channel."""
+        return (self.height, self.width) if self.channels == 1 else (self.height, self.width, self.channels)
+
+    @property
+    def num_values(self) -> int:
+        return self.height * self.width * self.channels
+
+    def __str__(self) -> str:
+        return " x ".join(str(size) for size in self.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """A few pictures to try a model with, which anybody may see: never a site's own."""
+
+    pictures: Bytes                 # (n, *picture.shape)
+    labels: tuple[str, ...]         # what each of them shows: one of the task's `classes`
+    source: str                     # in words: where they come from
+
+
 class Task(ABC):
-    """A learning problem. Subclasses set the class variables and implement the three verbs."""
+    """A learning problem. Subclasses set the class variables and implement the three verbs.
+
+    A task whose models people may try also declares `picture` and `classes`, and has `predict`.
+    """
 
     name: ClassVar[str] = ""                            # empty: the class's name in lower case
     version: ClassVar[int | None] = None                # built-in tasks: raised when results change
@@ -89,6 +127,8 @@ class Task(ABC):
     measures: ClassVar[tuple[Metric, ...]] = (Metric(name="accuracy"), Metric(name="loss", goal="min"))
     supports: ClassVar[tuple[str, ...]] = ()            # what strategies may need, e.g. "proximal"
     default_rounds: ClassVar[int] = 5
+    picture: ClassVar[Picture | None] = None            # what `predict` takes; None: nobody can try this task's models
+    classes: ClassVar[tuple[str, ...]] = ()             # what they tell apart, in the order of `predict`'s columns
 
     def __init__(self, config: TrainConfig | None = None) -> None:
         self.config: Any = self.Config() if config is None else config
@@ -109,6 +149,17 @@ class Task(ABC):
         """A summary of the site's data (counts, never examples). Raises DataError where it cannot be used."""
         return {}
 
+    def predict(self, params: Params, pictures: Bytes) -> Floats:
+        """The probability of each class, (n, classes), for pictures (n, *picture.shape)."""
+        raise TaskFailed(
+            f"the task {type(self).__name__} declares what its models predict, and not how",
+            fix="define predict(self, params, pictures) in its class",
+        )
+
+    def samples(self) -> Samples | None:
+        """Pictures to try its models with at once; None: it brings none."""
+        return None
+
 
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {}
 
@@ -125,16 +176,41 @@ def config_schema(kind: type) -> JsonObject:
     return schema | {"additionalProperties": False}
 
 
-def parse_config(kind: type, values: JsonObject) -> Any:
-    """The dataclass `kind` from JSON values, checked. Raises BadConfig naming the first field that is wrong."""
+def parse_config(kind: type, values: JsonObject, place: str = "") -> Any:
+    """The dataclass `kind` from JSON values, checked. Raises BadConfig naming every field that is wrong.
+
+    `place`: what these values are of a request, so that a field is `strategy.mu`.
+    """
     known = {known.name for known in fields(kind)}
-    for name in values:
-        if name not in known:
-            raise BadConfig(f"{kind.__name__} has no field {name!r}", fix=f"its fields: {', '.join(sorted(known))}")
+    wrong = FieldErrors()
+    for name in values.keys() - known:
+        told, fix = f"{kind.__name__} has no field {name!r}", f"its fields: {', '.join(sorted(known)) or 'none'}"
+        wrong.add(BadConfig(told, fix=fix, field=_within(place, name)))
     try:
-        return _adapter(kind).validate_python(dict(values))
+        found = _adapter(kind).validate_python({name: values[name] for name in values if name in known})
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        wrong = f"{where} = {first.get('input')!r}: {first['msg']}"
-        raise BadConfig(wrong, fix=f"correct the field {where!r}") from None
+        wrong.add(*(bad_field(told, place) for told in error.errors()))
+    wrong.raise_any()
+    return found
+
+
+def bad_field(told: Any, place: str = "") -> BadConfig:
+    """What pydantic says of one field, as we say it."""
+    where = ".".join(str(part) for part in told["loc"])
+    limits = [words.format(_told(told["ctx"][name])) for name, words in _LIMITS.items() if name in told.get("ctx", {})]
+    return BadConfig(
+        f"{where} = {told.get('input')!r}: {told['msg']}",
+        fix=f"set {where} to {limits[0]}" if limits else f"correct the field {where!r}",
+        field=_within(place, str(told["loc"][0]) if told["loc"] else ""),
+    )
+
+
+def _told(limit: object) -> str:
+    return str(limit).removesuffix(".0")
+
+
+_LIMITS = {"ge": "{} or more", "gt": "more than {}", "le": "{} or less", "lt": "less than {}"}      # pydantic's words
+
+
+def _within(place: str, name: str) -> str:
+    return f"{place}.{name}" if place else name

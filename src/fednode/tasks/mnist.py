@@ -13,8 +13,8 @@ from pydantic import Field
 
 from fednode.core.json import JsonObject
 from fednode.core.metrics import Metric, Sum
-from fednode.tasks.base import Site, TrainConfig
-from fednode.tasks.mnist_data import load_whole
+from fednode.tasks.base import Samples, Site, TrainConfig
+from fednode.tasks.mnist_data import NUM_DIGITS, PICTURE, bundled_samples, load_whole
 from fednode.tasks.torch_task import TorchTask
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class Mnist(TorchTask):
     Config = Config
     measures = (Metric(name="accuracy", combine="accuracy"), Metric(name="loss", goal="min"))
     evaluation_batch_size = 256
+    picture = PICTURE
+    classes = tuple(str(digit) for digit in range(NUM_DIGITS))
 
     def model(self) -> nn.Module:
         from fednode.tasks.mnist_model import MODELS
@@ -68,3 +70,7 @@ class Mnist(TorchTask):
     def check(self, site: Site) -> JsonObject:
         """Images of each digit in each split, and where they come from."""
         return {**super().check(site), "source": load_whole(site, "train").source}
+
+    def samples(self) -> Samples:
+        """One test image of each digit."""
+        return bundled_samples(range(NUM_DIGITS), num_each=1)

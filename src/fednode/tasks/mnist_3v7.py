@@ -7,10 +7,9 @@ batch size. It starts from zeros: a start drawn from a normal distribution can t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from fednode.core.json import JsonObject
@@ -19,10 +18,8 @@ from fednode.core.params import Params
 from fednode.core.records import Update
 from fednode.core.seeds import derive_seed, numpy_rng
 from fednode.errors import DataError
-from fednode.tasks.base import Cancelled, Site, Task, TrainConfig, Visit
-from fednode.tasks.mnist_data import IMAGE_SHAPE, MnistSplit, load_split
-
-Floats: TypeAlias = NDArray[np.float64]
+from fednode.tasks.base import Bytes, Cancelled, Floats, Samples, Site, Task, TrainConfig, Visit
+from fednode.tasks.mnist_data import IMAGE_SHAPE, PICTURE, MnistSplit, bundled_samples, load_split
 
 THREE, SEVEN = 3, 7
 NUM_PIXELS = IMAGE_SHAPE[0] * IMAGE_SHAPE[1]
@@ -50,6 +47,8 @@ class Mnist3v7(Task):
     Config = Config
     measures = (Metric(name="accuracy", combine="accuracy"), Metric(name="loss", goal="min"))
     supports = ("proximal",)
+    picture = PICTURE
+    classes = (str(THREE), str(SEVEN))
 
     def initial_params(self, seed: int) -> Params:
         return Params({"bias": np.zeros(1, np.float32), "weight": np.zeros(NUM_PIXELS, np.float32)})
@@ -64,7 +63,7 @@ class Mnist3v7(Task):
         config: Config = self.config
         images = self._drawn_once_a_run(visit)
         progress = _some(_threes_and_sevens(visit.site, "test"), NUM_PROGRESS_IMAGES, visit.client_seed)
-        progress_pixels = _pixels(progress)
+        progress_pixels = _pixels(progress.images)
         layer = start = _Layer.of(params)
         rng = numpy_rng(visit.seed)
         for epoch in range(1, config.epochs + 1):
@@ -80,9 +79,18 @@ class Mnist3v7(Task):
 
     def evaluate(self, params: Params, visit: Visit) -> Metrics:
         test = _threes_and_sevens(visit.site, "test")
-        correct, loss = _Layer.of(params).score(_pixels(test), _targets(test))
+        correct, loss = _Layer.of(params).score(_pixels(test.images), _targets(test))
         count = len(test.labels)
         return Metrics(values={"accuracy": Sum([correct, count]), "loss": loss}, num_examples={"test": count})
+
+    def predict(self, params: Params, pictures: Bytes) -> Floats:
+        """sigmoid(x) is how sure it is of a three; the rest is for the seven."""
+        scores = _Layer.of(params).scores(_pixels(pictures))
+        return np.stack([scores, 1 - scores], axis=1)
+
+    def samples(self) -> Samples:
+        """Four test images of each digit."""
+        return bundled_samples((THREE, SEVEN), num_each=4)
 
     def _drawn_once_a_run(self, visit: Visit) -> MnistSplit:
         images = _threes_and_sevens(visit.site, "train")
@@ -106,7 +114,7 @@ class _Layer:
 
     def step(self, batch: MnistSplit, start: _Layer, learning_rate: float, proximal_mu: float) -> _Layer:
         """One step of gradient descent on loss + proximal_mu / 2 * |layer - start|^2 (FedProx, arXiv:1812.06127)."""
-        pixels, targets = _pixels(batch), _targets(batch)
+        pixels, targets = _pixels(batch.images), _targets(batch)
         scores = self.scores(pixels)
         # d|target - s(x)| / dx is s(x) (1 - s(x)) where the target is 0, and minus that where it is 1.
         slopes = np.where(targets == 1, -1.0, 1.0) * scores * (1 - scores) / len(targets)
@@ -145,9 +153,9 @@ def _some(split: MnistSplit, count: int, seed: int) -> MnistSplit:
     return split.take(np.sort(order[:count]))
 
 
-def _pixels(split: MnistSplit) -> Floats:
+def _pixels(images: Bytes) -> Floats:
     """(n, 784), 0 to 1."""
-    return split.images.reshape(-1, NUM_PIXELS).astype(np.float64) / 255
+    return images.reshape(-1, NUM_PIXELS).astype(np.float64) / 255
 
 
 def _targets(split: MnistSplit) -> Floats:

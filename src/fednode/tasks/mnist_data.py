@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +25,11 @@ from platformdirs import user_cache_path
 
 from fednode.core.seeds import derive_seed, numpy_rng
 from fednode.errors import DataError, FednodeError
-from fednode.tasks.base import Site
+from fednode.tasks.base import Bytes, Picture, Samples, Site
 from fednode.tasks.partition import partition_indices
 
-Bytes: TypeAlias = NDArray[np.uint8]
-
-IMAGE_SHAPE = (28, 28)
+PICTURE = Picture(height=28, width=28)
+IMAGE_SHAPE = PICTURE.shape
 NUM_DIGITS = 10
 SAMPLE_DIR = Path(__file__).with_name("samples")
 SAMPLE_IMAGES_PER_CLIENT = 2_000        # of the bundled sample, where no partition says which
@@ -89,6 +88,16 @@ def load_split(
     return whole.take(partition_indices(
         whole.labels, len(whole.labels), site.partition, is_test=split == "test", min_examples=min_examples
     ))
+
+
+def bundled_samples(digits: Sequence[int], num_each: int) -> Samples:
+    """The first `num_each` bundled test images of each digit: no model of this sample was trained on them."""
+    split = load_whole(Site(client="", offline_sample=True), "test")
+    rows = [row for digit in digits for row in np.flatnonzero(split.labels == digit)[:num_each]]
+    return Samples(
+        pictures=split.images[rows], labels=tuple(str(label) for label in split.labels[rows]),
+        source="test images of MNIST, from the sample that comes with fednode",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

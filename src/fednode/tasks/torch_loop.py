@@ -1,4 +1,4 @@
-"""How a torch task trains and evaluates: the loop over epochs and batches, and params to and from a model.
+"""How a torch task trains, evaluates and predicts: the loop over epochs and batches, and params to and from a model.
 
 Each visit has a fresh model and optimiser, generators that start from the visit's seed, and torch's deterministic
 algorithms; nothing of it is left behind. Imports torch, so `torch_task.py` imports it late. What a person writes is
@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fednode.core.metrics import Histogram, Metric, Metrics, Split, Sum, Value, pool
+from fednode.core.metrics import Histogram, Metric, Metrics, Split, Sum, Value
 from fednode.core.params import Params, require_match
+from fednode.core.pooling import pool
 from fednode.core.records import Update
 from fednode.core.seeds import derive_seed, global_generators, numpy_rng
 from fednode.errors import TaskFailed
-from fednode.tasks.base import Cancelled, Site, Visit
+from fednode.tasks.base import Bytes, Cancelled, Floats, Site, Visit
 from fednode.tasks.torch_data import Indices, Part, batches
 
 NUM_LOCAL_TEST = 2_000          # examples of the test split that score the local model after each epoch
@@ -81,6 +82,22 @@ def evaluate(task: Trainable, params: Params, visit: Visit) -> Metrics:
             values |= _scores(task, model, part, np.arange(len(part)), split, visit.is_cancelled)
             counts[split] = len(part)
         return Metrics(values=values, num_examples=counts)
+
+
+def predict(task: Trainable, params: Params, inputs: Bytes) -> Floats:
+    """The softmax of what the model makes of `inputs`: (n, classes). Raises TaskFailed where that has another shape."""
+    with _reproducible(BUILD_SEED, threads=1):
+        model = _model_with(task, params)
+        model.eval()
+        with torch.no_grad():
+            outputs = model(torch.tensor(inputs))
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2:
+        got = f"a tensor {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
+        raise TaskFailed(
+            f"the model of {type(task).__name__} gives {got}, not one row of logits a picture",
+            fix="define predict(self, params, pictures) in the task's class",
+        )
+    return outputs.to(torch.float64).softmax(dim=1).numpy()
 
 
 class _Steps:

@@ -21,7 +21,7 @@ from fednode.core.metrics import Metrics, Split
 from fednode.core.params import Params
 from fednode.core.records import Update
 from fednode.errors import DataError, FednodeError
-from fednode.tasks.base import Partition, Site, Task, TrainConfig, Visit
+from fednode.tasks.base import Bytes, Floats, Partition, Site, Task, TrainConfig, Visit
 from fednode.tasks.partition import Indices, partition_indices
 
 if TYPE_CHECKING:
@@ -122,6 +122,12 @@ class TorchTask(Task):
         from fednode.tasks import torch_loop
 
         return torch_loop.evaluate(self, params, visit)
+
+    def predict(self, params: Params, pictures: Bytes) -> Floats:
+        """The softmax of the model's outputs, which it gives for `pictures` as `dataset` would have them."""
+        from fednode.tasks import torch_loop
+
+        return torch_loop.predict(self, params, pictures)
 
     def check(self, site: Site) -> JsonObject:
         """Examples of each split, and of each class where labels are at hand; one example of each is read."""

@@ -7,7 +7,6 @@ third-party files as they were published. Everything that a page shows goes thro
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +14,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from fednode.core.units import ago_text, number_text, seconds_text, size_text
+from fednode.core.telling import scores_text
+from fednode.core.units import ago_text, count_text, number_text, seconds_text, size_text
 
 HERE = Path(__file__).parent
 STATIC_DIR = HERE / "static"
@@ -29,8 +29,8 @@ def environment(*template_dirs: Path) -> Environment:
         trim_blocks=True, lstrip_blocks=True,
     )
     found.filters |= {
-        "score": _score, "scores": _scores, "ago": ago_text, "duration": seconds_text, "size": size_text,
-        "when": when, "short": _short, "pretty": _pretty, "count": _count,
+        "score": _score, "scores": scores_text, "ago": ago_text, "duration": seconds_text, "size": size_text,
+        "when": when, "short": _short, "pretty": _pretty, "count": count_text,
     }
     found.globals["static"] = _static
     return found
@@ -50,21 +50,12 @@ def _score(value: object) -> str:
     return number_text(float(value)) if isinstance(value, float | int) else ""
 
 
-def _scores(metrics: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {_score(value)}" for name, value in metrics.items())
-
-
 def _short(sha: str | None) -> str:
     return (sha or "")[:SHORT_SHA]
 
 
 def _pretty(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    """`3 clients`, `1 client`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def _static(name: str) -> str:

@@ -5,6 +5,7 @@ Nothing here opens a connection; `wire/http.py` brings the answers.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -21,6 +22,7 @@ from fednode.errors import (
     FednodeError,
     NotAuthorised,
     NotFound,
+    NotTrusted,
     StoreFull,
     TooLarge,
     UsageError,
@@ -30,6 +32,15 @@ from fednode.wire.messages import PROTOCOL, PROTOCOL_HEADER, ErrorBody
 
 _PROXY_SAYS_NO = {502, 503, 504}
 _BUSY = {429, 503}
+_NOT_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"}
+_EXPIRED, _OTHER_HOST, _OTHER_ADDRESS = 10, 62, 64      # of OpenSSL's X509_V_ERR_*
+_CERTIFICATE_FIXES = {
+    _EXPIRED: "renew it at the central node, or correct the clock of this machine",
+    **dict.fromkeys(
+        (_OTHER_HOST, _OTHER_ADDRESS),
+        "call the central node by a name that is in its certificate, or make one with this name as subjectAltName",
+    ),
+}
 _BY_STATUS: Mapping[int, type[FednodeError]] = {
     401: NotAuthorised, 403: NotAuthorised, 404: NotFound, 409: Conflict, 413: TooLarge, 426: VersionMismatch,
     429: CannotConnect, 507: StoreFull, **dict.fromkeys(_PROXY_SAYS_NO, CannotConnect),
@@ -94,14 +105,20 @@ def cannot_reach(url: str, error: Exception) -> CannotConnect:
     """The error for a network that fails, naming the address and what the operating system said."""
     root = _root(error)
     if isinstance(root, ssl.SSLCertVerificationError):
-        return CannotConnect(
+        return NotTrusted(
             f"the certificate of {url} is not to be trusted: {root.verify_message}",
-            fix="name the CA that signed it: --ca FILE, or SSL_CERT_FILE",
+            fix=_CERTIFICATE_FIXES.get(root.verify_code, "name the CA that signed it: --ca FILE, or SSL_CERT_FILE"),
         )
-    return CannotConnect(
-        f"cannot reach {url}: {_reason(root)}",
-        fix="start the central node there, or check address, port, proxy and firewall",
-    )
+    return CannotConnect(f"cannot reach {url}: {_reason(root)}", fix=_connect_fix(url, root))
+
+
+def _connect_fix(url: str, root: BaseException) -> str:
+    if isinstance(root, ssl.SSLError) and root.reason in _NOT_TLS:
+        return f"there is no TLS at that port: write http{url.removeprefix('https')}, or name the port that has it"
+    is_hang_up = getattr(root, "errno", None) in (None, errno.ECONNRESET) and not isinstance(root, TimeoutError)
+    if is_hang_up and url.startswith("http://"):
+        return "check the address and the port; where the central node has TLS, write https://"
+    return "start the central node there, or check address, port, proxy and firewall"
 
 
 def _reason(root: BaseException) -> str:

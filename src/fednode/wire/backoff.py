@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 
-from fednode.errors import CannotConnect, FednodeError, TimedOut
+from fednode.errors import CannotConnect, FednodeError, NotTrusted, TimedOut
 from fednode.wire.answers import AskedToWait
 
 FIRST_RETRY_S = 0.1
@@ -24,7 +24,7 @@ class Backoff:
         self._limit_s = FIRST_RETRY_S
 
     def __call__(self, error: Exception) -> bool | float:
-        if not isinstance(error, (CannotConnect, TimedOut)):
+        if not isinstance(error, (CannotConnect, TimedOut)) or isinstance(error, NotTrusted):
             return False
         # Not from core/seeds: this chance keeps clients apart, and no result may depend on it.
         wait_s = self._limit_s * secrets.randbelow(_STEPS) / _STEPS

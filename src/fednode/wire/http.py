@@ -31,11 +31,13 @@ from fednode.wire.answers import Reply, cannot_reach, not_ours, read_reply
 from fednode.wire.backoff import Backoff
 from fednode.wire.codec import PIECE_BYTES, disk_errors, replacing
 from fednode.wire.messages import MEDIA_TYPE, OFFSET_HEADER, PROTOCOL, PROTOCOL_HEADER
-from fednode.wire.transfers import Body, Download, Exchange, Line, carry
+from fednode.wire.transfers import Body, Door, Download, Exchange, Line, carry, open_door
+from fednode.wire.trust import trust
 
 CONNECT_TIMEOUT_S = 10.0
 BULK_TIMEOUT_S = 60.0               # without a byte, or without an answer after the last one
 RECEIVE_BYTES = 256 << 10           # at most, in one read: what a socket's buffer holds
+SENDFILE_BYTES = 4 << 20            # at a time: each call costs 40 us, each piece is a step of somebody's progress bar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,14 +47,18 @@ _AS_IT_IS = {"Accept-Encoding": "identity"}
 class Http:
     """A central node, as its clients and its people reach it. An async context manager.
 
-    `token` is the bearer of every request that names no other; it may be replaced at any time.
+    `token` is the bearer of every request that names no other; it may be replaced at any time. Every body that is
+    sent passes `door` first.
     """
 
-    def __init__(self, base_url: str, *, token: str = "", ca: Path | None = None) -> None:
-        """Raises BadConfig for an address, a CA file or a proxy that cannot be."""
+    def __init__(
+        self, base_url: str, *, token: str = "", ca: Path | None = None, pin: str = "", door: Door = open_door
+    ) -> None:
+        """`ca` and `pin`: see `trust`. Raises BadConfig for an address, a CA file or a proxy that cannot be."""
         self.base_url = base_url.rstrip("/")
         self.token = token
-        self._reach = _Reach.of(self.base_url, ca)
+        self._door = door
+        self._reach = _Reach.of(self.base_url, ca, pin)
         self._client = self._reach.async_client()
 
     async def __aenter__(self) -> Self:
@@ -78,6 +84,15 @@ class Http:
     ) -> Any:
         """The JSON of the answer. Raises the error that the answer carries, or CannotConnect naming the address."""
         return read_reply(await self._exchange(method, path, body, params, token, timeout_s))
+
+    @property
+    def proxy(self) -> str | None:
+        """What the environment puts on the way there."""
+        return self._reach.proxy
+
+    async def look(self, path: str) -> Reply:
+        """What answers there, unread, without a token: for whoever examines the way."""
+        return await self._exchange("GET", path, None, None, "", CONNECT_TIMEOUT_S)
 
     async def download(self, path: str, target: Path, *, expect_sha256: str, num_bytes: int | None = None) -> None:
         """Bring the file at `path` to `target`, whole and checked, or not at all.
@@ -137,6 +152,7 @@ class Http:
         if body is not None:
             content = body.model_dump_json(by_alias=True).encode()
             headers["Content-Type"] = "application/json"
+            self._door(method, path, len(content))
         with _telling(self.base_url):
             response = await self._client.request(
                 method, self.base_url + path, content=content, params=params or None, headers=headers,
@@ -150,7 +166,8 @@ class Http:
         to = f"{path}{'&' if '?' in path else '?'}offset={offset}"
 
         def put(line: Line) -> Reply:
-            body = Body(source=source, offset=offset, num_bytes=source.stat().st_size - offset)
+            num_bytes = source.stat().st_size - offset
+            body = Body(source=source, offset=offset, num_bytes=num_bytes, leaves=partial(self._door, "PUT", path))
             headers = self._headers() | {"Content-Type": MEDIA_TYPE, "Content-Length": str(body.num_bytes)}
             with line.open("PUT", to, headers, body) as answer:
                 return answer.reply()
@@ -191,7 +208,7 @@ def with_retries(
 def fetch_file(url: str, target: Path, *, expect_md5: str, timeout_s: float) -> None:
     """A public file to `target`, blocking, checked. `timeout_s`: without a byte. Raises CannotConnect, DataError."""
     md5 = hashlib.md5(usedforsecurity=False)
-    reach = replace(_Reach.of(url, None), tls=_tls("https", None))      # a mirror may point to its other name
+    reach = replace(_Reach.of(url), tls=trust("https"))      # a mirror may point to its other name
     with reach.client(timeout_s) as client, _telling(url), replacing(target, is_durable=False) as file:
         with client.stream("GET", url, headers=_AS_IT_IS, follow_redirects=True) as response:
             if response.status_code != httpx2.codes.OK:
@@ -218,10 +235,12 @@ class _Reach:
     proxy: str | None
 
     @staticmethod
-    def of(url: str, ca: Path | None) -> _Reach:
+    def of(url: str, ca: Path | None = None, pin: str = "") -> _Reach:
         """Raises BadConfig for an address, a CA file or a proxy that cannot be."""
         address = _address(url)
-        return _Reach(url=url, address=address, tls=_tls(address.scheme, ca), proxy=_proxy_for(address))
+        return _Reach(
+            url=url, address=address, tls=trust(address.scheme, ca=ca, pin=pin), proxy=_proxy_for(address)
+        )
 
     def async_client(self) -> httpx2.AsyncClient:
         with _proxy_errors(self.proxy):
@@ -314,7 +333,8 @@ def _send(sock: socket.socket, body: Body) -> None:
     """Each call that sends has its own time limit, so that a slow line is not a broken one."""
     if not isinstance(sock, ssl.SSLSocket):
         with body.source.open("rb") as file:
-            sock.sendfile(file, body.offset, body.num_bytes)
+            for start, length in body.spans(SENDFILE_BYTES):
+                sock.sendfile(file, start, length)
         return
     for piece in body.pieces(PIECE_BYTES):
         while piece:
@@ -330,18 +350,6 @@ def _address(url: str) -> SplitResult:
     if not is_good:
         raise BadConfig(f"{url!r} is no address", fix="write it as http://HOST:PORT or https://HOST:PORT")
     return address
-
-
-def _tls(scheme: str, ca: Path | None) -> ssl.SSLContext:
-    if scheme == "http":
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)      # never used: to read the CAs takes a while
-    try:
-        return httpx2.create_ssl_context() if ca is None else ssl.create_default_context(cafile=ca)
-    except OSError as error:
-        raise BadConfig(
-            f"cannot read CA certificates from {ca or 'the file that SSL_CERT_FILE names'}: {error}",
-            fix="give --ca (or SSL_CERT_FILE) a file of certificates in PEM form",
-        ) from error
 
 
 def _proxy_for(address: SplitResult) -> str | None:

@@ -42,22 +42,39 @@ class ErrorBody(Answer):
     code: str
     message: str
     fix: str
+    fields: dict[str, str] = {}     # where several of a request are wrong: each of them
 
 
 # --- a client node registers and says what it has -------------------------------------------------
 
 
+class NonceRequest(Request):
+    """POST /api/v1/nonces: a number to sign, for a client that is known and whose secret opens nothing any more."""
+
+    name: Name
+
+
+class Nonce(Answer):
+    """Its answer: good for one registration, for a minute."""
+
+    nonce: str
+
+
 class Registration(Request):
-    """POST /api/v1/clients, with a join token as bearer. Repeating it with the same key is harmless."""
+    """POST /api/v1/clients, with a join token as bearer. Repeating it with the same key is harmless.
+
+    A known client needs no join token where its proof signs a `nonce` of this central node.
+    """
 
     name: Name
     public_key: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]     # Ed25519, raw, hex
-    proof: Annotated[str, Field(pattern="^[0-9a-f]{128}$")]         # signature over `registration_text(name)`
+    proof: Annotated[str, Field(pattern="^[0-9a-f]{128}$")]         # signature over `registration_text(name, nonce)`
+    nonce: Annotated[str, Field(pattern="^[0-9a-f.-]{0,200}$")] = ""
 
 
-def registration_text(name: str) -> bytes:
-    """What a registration's `proof` signs: that whoever asks for the name has the key."""
-    return f"fednode registration of {name}".encode()
+def registration_text(name: str, nonce: str = "") -> bytes:
+    """What a registration's `proof` signs: that whoever asks for the name has the key, and has it now."""
+    return f"fednode registration of {name}{nonce and f' at {nonce}'}".encode()
 
 
 class Registered(Answer):
@@ -85,6 +102,13 @@ class Presence(Request):
 
     offers: list[OfferBody]
     versions: dict[str, str] = {}
+
+
+class Farewell(Request):
+    """POST /api/v1/clients/me/leave; without a body, too. `holding`: it ends that assignment first, takes no other."""
+
+    reason: Annotated[str, Field(max_length=200)] = ""
+    holding: str = ""
 
 
 # --- work -------------------------------------------------------------------------------------------
@@ -163,15 +187,15 @@ class RunRequest(Request):
     """POST /api/v1/runs. What is left out comes from the task's offer and the strategy's defaults."""
 
     task: Annotated[str, Field(min_length=1, max_length=100)]
-    rounds: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    task_config: JsonDict = {}
-    strategy: str = "fedavg"
-    strategy_config: JsonDict = {}
-    min_updates: Annotated[int, Field(ge=1)] | None = None
-    cohort_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    deadline_s: Annotated[float, Field(gt=0)] = 600.0
+    rounds: Annotated[int, Field(ge=1, le=1_000_000)] | None = None        # of training
+    task_config: JsonDict = {}      # the task's fields
+    strategy: str = "fedavg"        # its name
+    strategy_config: JsonDict = {}  # its fields
+    min_updates: Annotated[int, Field(ge=1)] | None = None      # fewer make no model; left out: 2, or 1 for one client
+    cohort_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the roster that is there
+    deadline_s: Annotated[float, Field(gt=0)] = 600.0           # a round's budget of up-time
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    clients: list[Name] = []
+    clients: list[Name] = []        # exactly these; empty: whoever offers the task
     start_from: str = "fresh"       # fresh | latest | a model's id
 
 
@@ -197,3 +221,63 @@ class RunSummary(Answer):
     seconds: float                  # since the run was started, until it ended
     config: JsonDict
     clients: list[str]              # the roster
+
+
+# --- people try a model -----------------------------------------------------------------------------
+
+Byte = Annotated[int, Field(strict=True, ge=0, le=255)]
+
+
+class PredictionRequest(Request):
+    """POST /api/v1/models/{ref}/predictions. Nothing of it is kept."""
+
+    # Pictures, each row by row, as the task's own data have them: of a digit 0 is paper and 255 is ink.
+    inputs: Annotated[list[list[Byte]], Field(min_length=1, max_length=16)]
+
+
+class PredictionBody(Answer):
+    """Its answer: which model that was, and the probability of each label for each input."""
+
+    model_sha256: str
+    run: int                        # its number
+    round: int                      # in which the model was made
+    labels: list[str]
+    probabilities: list[list[float]]
+
+
+class PictureBody(Answer):
+    """What one input is: so many numbers, row by row."""
+
+    height: int
+    width: int
+    channels: int
+
+
+class Choice(Answer):
+    """GET /api/v1/predictions/choices: a run whose newest model can be tried, or why it cannot."""
+
+    run: int
+    task: str
+    status: str
+    is_live: bool                   # newer models will come
+    rounds_planned: int
+    round: int | None               # of the model; None before model 0
+    model_sha256: str | None
+    metrics: dict[str, float]       # pooled, of its newest model that was measured
+    picture: PictureBody | None
+    labels: list[str]
+    problem: ErrorBody | None       # why its models cannot be tried here
+
+
+class SampleBody(Answer):
+    """A picture that anybody may see."""
+
+    label: str
+    pixels: list[int]
+
+
+class SamplesBody(Answer):
+    """GET /api/v1/predictions/samples/{task}: pictures to try a model with, and where they come from."""
+
+    source: str
+    samples: list[SampleBody]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 from fednode.errors import BadParamsFile, CannotConnect
 from fednode.wire.answers import Reply, error_of, not_ours
@@ -21,13 +21,30 @@ T = TypeVar("T")
 _OK, _PARTIAL, _RANGE_NOT_SATISFIABLE = 200, 206, 416
 
 
+# (method, path, bytes): called before a body leaves this machine, or the next piece of it, in whatever thread sends it.
+Door: TypeAlias = Callable[[str, str, int], None]
+
+
+def open_door(method: str, path: str, num_bytes: int) -> None:
+    """Nobody counts what leaves."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Body:
-    """The end of a file, from `offset` on."""
+    """The end of a file, from `offset` on, and who hears of each piece before it leaves."""
 
     source: Path
     offset: int
     num_bytes: int
+    leaves: Callable[[int], None]
+
+    def spans(self, size: int) -> Iterator[tuple[int, int]]:
+        """It, as places in the file: where a piece starts and how long it is."""
+        end = self.offset + self.num_bytes
+        for start in range(self.offset, end, size):
+            length = min(size, end - start)
+            self.leaves(length)
+            yield start, length
 
     def pieces(self, size: int) -> Iterator[memoryview]:
         """It, without a copy."""
@@ -35,8 +52,8 @@ class Body:
             return
         with self.source.open("rb") as file:
             mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        for start in range(self.offset, self.offset + self.num_bytes, size):
-            yield mapped[start : min(start + size, self.offset + self.num_bytes)]
+        for start, length in self.spans(size):
+            yield mapped[start : start + length]
 
 
 @dataclass(frozen=True)

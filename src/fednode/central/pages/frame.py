@@ -32,7 +32,7 @@ async def render(request: Request, template: str, status_code: int = 200, **fact
     node = node_of(request)
     around = {
         "navigation": NAVIGATION, "path": request.url.path, "seq": await newest_seq(node), "live": "/live",
-        "is_signed_in": bool(request.cookies),
+        "is_signed_in": node.doors.is_signed_in(request),
     }
     return templates.TemplateResponse(request, template, around | facts, status_code=status_code)
 

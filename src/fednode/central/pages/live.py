@@ -2,7 +2,7 @@
 
 Its id is the seq of the event that it has told up to; a browser that comes back names it, and hears what it missed from
 the event table. `Tick` tells that we are there and what time it is. A page brings its own `News`: what events, and
-clients whose step changed, mean for its rows.
+clients that came, went or changed their step, mean for its rows.
 """
 
 from __future__ import annotations
@@ -46,8 +46,13 @@ def in_place(element_id: str, html: str) -> str:
 
 def in_list(list_id: str, element_id: str, html: str) -> str:
     """The same, and at the head of the list where the page has no such row yet."""
+    return if_absent(list_id, element_id, html, "afterbegin") + in_place(element_id, html)
+
+
+def if_absent(list_id: str, element_id: str, html: str, where: str = "beforeend") -> str:
+    """Only where the list has no such row yet: one that is there is left as the reader made it."""
     absent = f"#{list_id}:not(:has(#{element_id}))"
-    return f'<hx-partial hx-target="{absent}" hx-swap="afterbegin">{html}</hx-partial>' + in_place(element_id, html)
+    return f'<hx-partial hx-target="{absent}" hx-swap="{where}">{html}</hx-partial>'
 
 
 @router.get("/live")
@@ -92,8 +97,9 @@ async def _nothing(events: Sequence[Event], clients: Collection[str]) -> Change:
 def _frame(seq: int, change: Change) -> str:
     """Signals first, rows last: the id of what was told goes with the last message."""
     signals = "".join(_signal(name, value) for name, value in change.signals.items())
-    lines = "\n".join(f"data: {line}" for line in "".join(change.rows).splitlines() if line.strip())
-    return f"{signals}id: {seq}\n{lines or 'event: quiet'}\n\n"
+    text = "".join(change.rows).replace("\r", "")
+    lines = "".join(f"data: {line}\n" for line in text.split("\n")) if text else ""
+    return f"{signals}id: {seq}\n{lines}\n"
 
 
 def _signal(name: str, value: Any) -> str:

@@ -38,7 +38,8 @@ async def changes(request: Request, node: Node, after: int = 0) -> StreamingResp
         facts = await _facts(request, node)
         touched = {event.run_id for event in events}
         runs = [run for run in facts["runs"] if run.run_id in touched]
-        newest = fragment("overview_newest.html", **facts) if any(event.what == "run created" for event in events) else ""
+        is_new = any(event.what == "run created" for event in events)
+        newest = fragment("overview_newest.html", **facts) if is_new else ""
         return Change(signals={"curves": {}} if touched else {}, rows=[
             in_place("overview-facts", fragment("overview_facts.html", **facts)),
             in_place("overview-launch", fragment("overview_launch.html", **facts)),

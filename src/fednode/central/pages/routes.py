@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
-from fednode.central.pages import launch, live, overview, run, runs, sign_in, try_it
+from fednode.central.pages import (
+    client,
+    clients,
+    compare,
+    events,
+    journal,
+    launch,
+    live,
+    model,
+    models,
+    overview,
+    run,
+    runs,
+    settings,
+    sign_in,
+    try_it,
+)
 
-PAGES = tuple(page.router for page in (overview, launch, runs, run, live, sign_in, try_it))
+PAGES = tuple(page.router for page in (
+    overview, launch, runs, run, journal, compare, clients, client, models, model, try_it, events, settings, live, sign_in,
+))

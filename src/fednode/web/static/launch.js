@@ -4,15 +4,17 @@
 const form = document.getElementById("launch");
 const live = document.getElementById("live");
 const strategy = document.getElementById("f-strategy");
+const parts = [...form.querySelectorAll("[data-strategy]")];
+const place = parts[0]?.parentElement;
 document.documentElement.classList.add("js");
 
+// The others are taken out, with what was typed into them: so they are neither found nor sent.
 function showStrategy() {
-  for (const part of form.querySelectorAll("[data-strategy]")) {
-    const isChosen = part.dataset.strategy === strategy.value;
-    part.hidden = !isChosen;
-    part.open = isChosen;
-    part.querySelector("fieldset").disabled = !isChosen; // and so it is not sent
-  }
+  for (const part of parts) part.remove();
+  const chosen = parts.find((part) => part.dataset.strategy === strategy.value);
+  if (!chosen) return;
+  chosen.open = true;
+  place.append(chosen);
 }
 
 function recheck() {
@@ -23,9 +25,9 @@ function recheck() {
 function forgive() {
   const wrong = document.getElementById("launch-check").dataset.wrong.split(" ");
   for (const told of form.querySelectorAll(".field-error")) {
-    const name = told.id.slice("f-".length, -"-error".length);
-    told.hidden = !wrong.includes(name);
-    const field = document.getElementById(`f-${name}`);
+    const id = told.id.slice(0, -"-error".length);
+    told.hidden = !wrong.includes(id);
+    const field = document.getElementById(id);
     if (field?.hasAttribute("aria-invalid")) field.setAttribute("aria-invalid", String(!told.hidden));
   }
 }

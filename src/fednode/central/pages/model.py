@@ -1,0 +1,19 @@
+"""Model: its card. Who made it of what, what it scored, where it comes from, and how to take it home."""
+
+from __future__ import annotations
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from fednode.central.node import Node
+from fednode.central.pages.frame import page_router, render
+from fednode.store.model_cards import ModelCards
+
+router = page_router()
+
+
+@router.get("/models/{ref}")
+async def model(request: Request, ref: str, node: Node) -> Response:
+    """By id, sha256 or a prefix of either. Raises NotFound."""
+    card = await ModelCards(node.store, node.queries).card(ref)
+    return await render(request, "model.html", card=card, model=card.model, config=card.run.config)
