@@ -10,8 +10,8 @@ import pytest
 import fednode
 
 PUBLIC = (
-    "Task TorchTask TrainConfig Cancelled Site Partition Visit Metric Metrics Sum Histogram Params Update "
-    "Strategy State Updates simulate Simulation FednodeError __version__"
+    "Task TorchTask TrainConfig Cancelled Site Partition Picture Samples Visit Metric Metrics Sum Histogram Params "
+    "Update Strategy State Updates simulate Simulation FednodeError __version__"
 ).split()
 
 

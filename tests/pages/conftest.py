@@ -1,13 +1,13 @@
-"""A real Chromium for the page tests, what it must not see, and axe."""
+"""A real Chromium for the page tests, and what it must not see. One a module: its loop is in no other test's way."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from shutil import which
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from page_scene import PATIENCE_MS, PageAt
 from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
 from federation_scene import Federation
@@ -17,10 +17,6 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 ).split()
-WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
-PATIENCE_MS = 30_000
-PageAt = Callable[..., Page]
-
 expect.set_options(timeout=PATIENCE_MS)
 
 
@@ -32,13 +28,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="no Chromium on this machine"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def playwright_() -> Iterator[Playwright]:
     with sync_playwright() as playwright:
         yield playwright
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(playwright_: Playwright) -> Iterator[Browser]:
     found = playwright_.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
     yield found
@@ -80,13 +76,6 @@ def _note_foreign(page: Page, url: str, problems: list[str]) -> None:
 def _note_console(text: str, problems: list[str]) -> None:
     if "Content Security Policy" in text or "Content-Security-Policy" in text:
         problems.append(text)
-
-
-def assert_accessible(page: Page) -> None:
-    """axe finds nothing against WCAG 2.2 AA, nor against good practice."""
-    found = Axe().run(page, options=WCAG).response["violations"]
-    told = [f"{rule['id']}: {rule['help']}: {[node['html'][:200] for node in rule['nodes'][:3]]}" for rule in found]
-    assert not told, "\n".join(told)
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from page_scene import PageAt, assert_accessible
 from playwright.sync_api import Page, expect
 
-from conftest import PageAt, assert_accessible
 from federation_scene import Federation
 
 FAILING_TASK = '''

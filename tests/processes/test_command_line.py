@@ -82,6 +82,7 @@ def test_what_cannot_be_is_refused_with_the_thing_and_the_fix(two: Federation) -
     for args, told in [
         (("run", "mnits_3v7"), "mnist_3v7"),
         (("run", "mnist_3v7", "--strategy", "fedavgx"), "fedavg"),
+        (("run", "mnist_3v7", "--strategy", "my_strategy.py:Mine"), "fednode.strategies"),
         (("run", "mnist_3v7", "--set", "task.epoch=3"), "epochs"),
         (("run", "mnist_3v7", "--epochs", "0"), "epochs"),
         (("run", "mnist_3v7", "--clients", "hospital-c"), "hospital-c"),

@@ -49,15 +49,28 @@ def test_the_demo_trains_across_real_processes_and_ends_with_its_accuracy(env, t
     done = demo(env)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    name, _, accuracy = lines[-1].partition(": ")
-    assert name == "Final test accuracy"
-    assert float(accuracy) >= 0.95
+    (place,) = [place for place, line in enumerate(lines) if line.startswith("Final test accuracy: ")]
+    accuracy = float(lines[place].partition(": ")[2])
+    assert accuracy >= 0.95
     assert any(line.startswith("Dashboard: http://127.0.0.1:") for line in lines)
     assert sum(line.startswith("round ") for line in lines) == 5
     model = next(line for line in lines if line.startswith("Model: ")).split()[1]
     assert Path(model).stat().st_size > 10_000
     assert any("sample" in line for line in lines)
+    assert_alone_is_told(lines[place + 1 :], accuracy)
     wait_for_no_process_of(tmp_path)
+
+
+def assert_alone_is_told(lines: list[str], accuracy: float) -> None:
+    """After the result: what each client reached with its own images only; it is less."""
+    table = [line.split() for line in lines if line.startswith(("hospital-", "mean "))]
+    rows = {name: [float(text) for text in texts[:3]] for name, *texts in table}
+    assert rows.keys() == {"hospital-1", "hospital-2", "hospital-3", "mean"}
+    for federated, alone, difference in rows.values():
+        assert difference == pytest.approx(federated - alone, abs=1e-4)
+    assert rows["mean"][2] > 0
+    # The test images are cut in three parts of 666 or 667: the mean of their scores is nearly the score of all.
+    assert rows["mean"][0] == pytest.approx(accuracy, abs=2e-3)
 
 
 def test_with_json_the_last_line_is_one_object_and_talk_goes_to_stderr(env) -> None:
@@ -67,6 +80,7 @@ def test_with_json_the_last_line_is_one_object_and_talk_goes_to_stderr(env) -> N
     result = json.loads(line)
     assert result.keys() >= {"run_id", "status", "rounds", "metrics", "model_sha256", "seconds", "model_path", "url"}
     assert (result["status"], result["rounds"]) == ("completed", 1)
+    assert [row["client"] for row in result["alone"]["clients"]] == ["hospital-1", "hospital-2"]
 
 
 def test_a_port_that_is_taken_is_said_when_it_was_asked_for(env) -> None:
@@ -105,6 +119,24 @@ def test_an_interrupted_demo_goes_on_where_it_was(env) -> None:
     assert again.returncode == 0, again.stderr
     result = json.loads(again.stdout.splitlines()[-1])
     assert (result["number"], result["rounds"]) == (1, 5)
+
+
+def test_a_demo_that_is_interrupted_while_clients_train_alone_goes_on_there(env) -> None:
+    args = ("--rounds", "1", "--clients", "2")
+    running = subprocess.Popen(
+        [*FEDNODE, "demo", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    )
+    assert running.stdout is not None
+    for line in running.stdout:
+        if line.startswith("Now each client alone"):
+            break
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=40)
+    again = demo(env, *args, "--json")
+    assert again.returncode == 0, again.stderr
+    result = json.loads(again.stdout.splitlines()[-1])
+    assert (result["number"], result["rounds"], result["alone"]["run"]) == (1, 1, 1)
+    assert [row["run"] for row in result["alone"]["clients"]] == [2, 3]
 
 
 def test_a_second_demo_beside_the_first_has_its_own_folder_and_port(env, tmp_path: Path) -> None:
