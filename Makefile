@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo docs test check clean
 
 setup: $(STAMP)
 
@@ -16,6 +16,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)          ## train a small network on MNIST across real processes
 	@$(BIN)/fednode demo
+
+docs: $(STAMP)          ## fill in what docs/reference takes from the code
+	$(BIN)/python scripts/make_reference.py
 
 check: $(STAMP)         ## lint, types and the house rules, in seconds
 	$(BIN)/ruff check .
