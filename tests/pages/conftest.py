@@ -48,7 +48,9 @@ def page_at(browser: Browser) -> Iterator[PageAt]:
     problems: list[str] = []
 
     def opened(width: int = 1280, scheme: str = "light", **options: object) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce", **options
+        )
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(PATIENCE_MS)

@@ -195,7 +195,7 @@ async def test_a_closed_store_says_so(tmp_path: Path) -> None:
 NEWER = '''"""A later step."""
 import sqlalchemy as sa
 from alembic import op
-revision = "0003"
+revision = "9999"
 down_revision = "0003"
 def upgrade():
     op.add_column("run", sa.Column("note", sa.Text(), nullable=True))
@@ -204,7 +204,7 @@ def upgrade():
 
 def later_migrations(folder: Path, step: str = NEWER) -> Path:
     copied = Path(shutil.copytree(MIGRATIONS, folder / "migrations"))
-    (copied / "versions" / "v0003_later.py").write_text(step)
+    (copied / "versions" / "v9999_later.py").write_text(step)
     return copied
 
 
@@ -240,7 +240,7 @@ async def test_a_store_is_copied_before_it_is_migrated(tmp_path: Path) -> None:
     run_id = await old_store(tmp_path / "state")
     path = tmp_path / "state" / "store.sqlite"
     migrate_to(path, later_migrations(tmp_path))
-    backup = tmp_path / "state" / "store-before-0003.sqlite"
+    backup = tmp_path / "state" / "store-before-9999.sqlite"
     assert "note" in columns(path)
     assert "note" not in columns(backup)
     backup.replace(path)
@@ -259,7 +259,7 @@ async def test_a_store_of_a_newer_fednode_is_refused_and_left_alone(tmp_path: Pa
     await old_store(tmp_path / "state")
     path = tmp_path / "state" / "store.sqlite"
     migrate_to(path, later_migrations(tmp_path))
-    with pytest.raises(VersionMismatch, match="0003"):
+    with pytest.raises(VersionMismatch, match="9999"):
         await SqlStore.open(tmp_path / "state", HandClock())
     assert "note" in columns(path)
 

@@ -315,8 +315,12 @@ async def _until(condition: Any) -> None:
 
 
 def _environment_of(pid: int) -> list[str]:
-    """As the process was started."""
-    return Path(f"/proc/{pid}/environ").read_text().split("\0")
+    """As the process was started. Between its fork and its exec there is none."""
+    end = time.monotonic() + 20
+    while not (found := Path(f"/proc/{pid}/environ").read_text()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return found.split("\0")
 
 
 def _pid(child: Child) -> int:

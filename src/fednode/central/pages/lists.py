@@ -1,4 +1,4 @@
-"""Long lists: which page of one is shown, and addresses that hold all that was chosen, so that a reload shows the same."""
+"""Long lists: which page of one is shown, and addresses that hold all that was chosen: a reload shows the same."""
 
 from __future__ import annotations
 

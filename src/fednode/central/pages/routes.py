@@ -21,5 +21,6 @@ from fednode.central.pages import (
 )
 
 PAGES = tuple(page.router for page in (
-    overview, launch, runs, run, journal, compare, clients, client, models, model, try_it, events, settings, live, sign_in,
+    overview, launch, runs, run, journal, compare, clients, client, models, model, try_it, events, settings, live,
+    sign_in,
 ))

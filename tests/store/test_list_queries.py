@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import update
-from store_scenes import METRICS, a_round, brought, config, failed, measured, model_0, play, running
+from store_scenes import METRICS, a_round, brought, failed, model_0, play, running
 
 from fednode.clock import HandClock
 from fednode.core.records import Offer, Run
@@ -149,7 +149,8 @@ async def test_events_are_narrowed_by_kind_run_and_client_and_paged_by_seq(sql: 
     run = await trained(sql, clock, rounds=1)
     reader = EventList(sql)
     queries = {
-        "kind": EventQuery(whats=("client joined",)), "run": EventQuery(run_id=run.id), "client": EventQuery(client="a-b"),
+        "kind": EventQuery(whats=("client joined",)), "run": EventQuery(run_id=run.id),
+        "client": EventQuery(client="a-b"),
     }
     found = {name: await reader.newest(query, 100) for name, query in queries.items()}
     assert [one.event.fields for one in found["kind"]] == [{"client": "a-b"}, {"client": "a"}]
