@@ -25,6 +25,8 @@ from fednode.strategies.registry import StrategyType, installed_strategy
 from fednode.wire.messages import RunRequest
 
 DEFAULT_MIN_UPDATES = 2
+PATTERNS = {"pattern", "patternProperties"}
+VALUES = {"default", "examples", "enum", "const"}        # hold values, no schemas
 
 
 def complete_config(
@@ -85,6 +87,11 @@ def check_offer(offer: Offer) -> None:
             f"the offer of task {offer.task!r} has no valid JSON schema: {error.message}",
             fix="build the schema with `config_schema` of the task's Config",
         ) from None
+    if has_pattern(cast(Json, offer.schema)):
+        raise BadConfig(
+            f"the schema that task {offer.task!r} offers holds a regular expression, which can take for ever to match",
+            fix="declare the field with `enum`, or check its text in the task",
+        )
     for name, field in _fields(offer.schema).items():
         if not isinstance(field, Mapping):
             raise BadConfig(f"the offer of task {offer.task!r} says nothing of field {name!r}", fix="give it a schema")
@@ -106,6 +113,20 @@ def _strategy_config(values: JsonObject, strategy: StrategyType | None, offer: O
     wrong.add(*_not_finite("strategy", values))
     wrong.raise_any()
     return strategy.complete(values)
+
+
+def has_pattern(schema: Json) -> bool:
+    """Whether any part of a JSON schema would have us match a regular expression that a stranger wrote."""
+    parts: list[tuple[Json, bool]] = [(schema, False)]
+    while parts:
+        part, is_named = parts.pop()                # is_named: its keys are names of fields, not words of the schema
+        if isinstance(part, list):
+            parts += [(one, False) for one in part]
+        if isinstance(part, Mapping):
+            if not is_named and not PATTERNS.isdisjoint(part):
+                return True
+            parts += [(one, key == "properties" and not is_named) for key, one in part.items() if key not in VALUES]
+    return False
 
 
 def _require_support(strategy: StrategyType, offer: Offer) -> None:

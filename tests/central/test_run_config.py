@@ -105,3 +105,19 @@ def test_a_schema_reference_is_never_fetched() -> None:
 def test_an_offer_with_a_broken_schema_is_refused_when_it_is_made(schema: dict[str, Any]) -> None:
     with pytest.raises(BadConfig, match="toy"):
         check_offer(offer(schema=schema))
+
+
+@pytest.mark.parametrize("field", [
+    {"type": "string", "pattern": "^(a+)+$"},
+    {"type": "array", "items": {"type": "string", "pattern": "^(a+)+$"}},
+    {"anyOf": [{"type": "null"}, {"type": "object", "patternProperties": {"^(a+)+$": {}}}]},
+    {"type": "object", "properties": {"pattern": {"pattern": "^(a+)+$"}}},
+])
+def test_no_regular_expression_of_a_stranger_is_matched_here(field: dict[str, Any]) -> None:
+    with pytest.raises(BadConfig, match="regular expression"):
+        check_offer(offer(schema={"type": "object", "properties": {"name": field}}))
+
+
+def test_a_field_may_be_called_pattern() -> None:
+    fields = {"pattern": {"type": "string", "default": "stripes"}, "size": {"default": {"pattern": "x"}}}
+    check_offer(offer(schema={"type": "object", "properties": fields}))

@@ -353,6 +353,17 @@ def test_every_kind_of_setting_can_be_typed(shared: Federation, page: Page) -> N
     stranger.leaves()
 
 
+def test_a_models_card_leads_to_a_run_that_goes_on_from_it(shared: Federation, page: Page) -> None:
+    model = shared.get("runs/1")["history"][-1]             # of round 0: the list of the form has only a run's last
+    page.goto(f"{shared.url}/models/{model['model_sha256']}")
+    page.get_by_role("link", name="Train on from here").click()
+    expect(page.get_by_label("Start from")).to_have_value(model["model_sha256"])
+    button(page).click()
+    run = launched(page, shared)
+    assert run["config"]["start_model"] == model["model_sha256"]
+    shared.end_of(run["run_id"])
+
+
 HOSTILE = '"><img src=x onerror="window.isBroken=true"><script>window.isBroken=true</script>{{ 7*7 }}'
 
 

@@ -60,9 +60,10 @@ class Row:
 
 @router.get("/launch")
 async def show(
-    request: Request, node: Node, task: str = "", version: str = "", client: Annotated[tuple[str, ...], Query()] = ()
+    request: Request, node: Node, task: str = "", version: str = "", start_from: str = "",
+    client: Annotated[tuple[str, ...], Query()] = (),
 ) -> Response:
-    """The form with its defaults. `client`: who is ticked."""
+    """The form with its defaults. `client`: who is ticked; `start_from`: the model to go on from."""
     seq = await newest_seq(node)
     tasks = sorted({merged.offer.task for merged in merged_offers(node.presence.members())})
     task = task or (tasks[0] if len(tasks) == 1 else "")
@@ -70,7 +71,8 @@ async def show(
         return await render(request, "launch_choice.html", tasks=tasks, url=node.base_url(request), seq=seq)
     form = _form(node, task, version)
     if form is not None:
-        form = await _from_latest(node, replace(form, roster=CHOSEN if client else form.roster, clients=client))
+        form = replace(form, roster=CHOSEN if client else form.roster, clients=client)
+        form = _starting(form, start_from) if start_from else await _from_latest(node, form)
     form, check = await _check(node, task, form)
     form = form and replace(form, errors={})        # nobody has typed anything yet
     return await _page(request, node, form, check, seq=seq)
@@ -148,7 +150,11 @@ async def _from_latest(node: CentralNode, form: LaunchForm) -> LaunchForm:
     plan = (await node.runs.check(request_of(form)[0])).plan
     model = plan.config and await latest_model(node.store, node.queries, plan.config)
     is_same = model is not None and model.fingerprint == form.version
-    return replace(form, run={**form.run, START_FROM: form.run[START_FROM].typed(LATEST if is_same else FRESH)})
+    return _starting(form, LATEST if is_same else FRESH)
+
+
+def _starting(form: LaunchForm, start_from: str) -> LaunchForm:
+    return replace(form, run={**form.run, START_FROM: form.run[START_FROM].typed(start_from)})
 
 
 async def _page(

@@ -47,7 +47,7 @@ async def try_it(request: Request, node: Node, run: str = "", model: str = "") -
     return await render(
         request, "try_it.html", options=options, chosen=chosen, seq=seq, live="/live/try",
         tasks=[merged.offer.task for merged in merged_offers(node.presence.members())],
-        url=str(request.base_url).rstrip("/"),
+        url=node.base_url(request),
     )
 
 
