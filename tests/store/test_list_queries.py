@@ -35,6 +35,8 @@ async def join(store: SqlStore, *names: str) -> None:
 async def trained(store: SqlStore, clock: HandClock, rounds: int = 2, start_model: str = "") -> Run:
     """A run of a and b; the clock moves, so that ids of models do too. a is right 5 times of 10, b 10."""
     run = await running(store, rounds=rounds, start_model=start_model)
+    if not start_model:
+        await model_0(store, run)
     for number in range(1, rounds + 1):
         await clock.advance(1.0)
         await play(store, run, number, {"a": 5, "b": 10})
