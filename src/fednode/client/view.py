@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeGuard, cast
+from typing import Any, cast
 
 from fednode.client.ledger import PARAMS, Left
 from fednode.client.sharing import Switch
 from fednode.client.snapshot import Errand, Line, Snapshot, Step
+from fednode.core.data_summary import DataSummary
 from fednode.core.json import finite
 from fednode.core.records import Offer
 from fednode.core.status import RoundKind
@@ -97,8 +98,8 @@ class View:
         return (self._sent_bytes(errand), errand.num_bytes) if errand.step is Step.SENDING else None
 
     @property
-    def offers(self) -> list[tuple[Offer, Summary]]:
-        return [(offer, Summary.of(offer)) for offer in self.snapshot.offers]
+    def offers(self) -> list[tuple[Offer, DataSummary]]:
+        return [(offer, DataSummary.of(offer)) for offer in self.snapshot.offers]
 
     def to_json(self) -> dict[str, Any]:
         """`/status.json`. Times are Unix seconds."""
@@ -181,28 +182,6 @@ def main_score(scores: Mapping[str, float]) -> tuple[str, float] | None:
     """The one that a table shows: accuracy where there is one, else the first."""
     name = "accuracy" if "accuracy" in scores else next(iter(scores), None)
     return None if name is None else (name, scores[name])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """What an offer says of the site's data: counts by class and split, and the rest as it is."""
-
-    splits: Mapping[str, Mapping[str, int]]     # split -> class -> examples
-    facts: Mapping[str, object]
-
-    @staticmethod
-    def of(offer: Offer) -> Summary:
-        splits = {name: value for name, value in offer.summary.items() if _are_counts(value)}
-        told = {*splits, *(f"{split}_examples" for split in splits)}        # the latter is the sum, which the table has
-        return Summary(splits=splits, facts={n: value for n, value in offer.summary.items() if n not in told})
-
-    @property
-    def classes(self) -> list[str]:
-        return list(dict.fromkeys(label for counts in self.splits.values() for label in counts))
-
-
-def _are_counts(value: object) -> TypeGuard[Mapping[str, int]]:
-    return isinstance(value, Mapping) and bool(value) and all(type(count) is int for count in value.values())
 
 
 def local_time(wall_s: float, now_s: float) -> str:
