@@ -34,7 +34,9 @@ TOML_NAME = "fednode.toml"
 DOTENV = ".env"
 PREFIX = "FEDNODE_"
 SECRET = frozenset({"token"})
-NO_SETTINGS = frozenset({"FEDNODE_TEST_DATA", "FEDNODE_MNIST_MIRRORS"})     # of tests; of one task
+NO_SETTINGS = frozenset({       # of tests; of one task
+    "FEDNODE_TEST_DATA", "FEDNODE_FAILPOINT", "FEDNODE_TORTURE", "FEDNODE_TORTURE_REPORT", "FEDNODE_MNIST_MIRRORS",
+})
 
 
 def user_toml() -> Path:

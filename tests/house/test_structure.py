@@ -17,10 +17,10 @@ SRC = Path(__file__).parents[2] / "src" / "fednode"
 FLOORS = (
     {"errors"},
     {"core"},
-    {"strategies", "tasks", "own_code", "ports", "wire", "settings", "logs", "clock", "web"},
+    {"strategies", "tasks", "own_code", "ports", "wire", "settings", "logs", "clock", "web", "failpoints"},
     {"visit", "child", "run_config", "rounds", "store"},
     {"central", "client", "simulation"},
-    {"demo", "doctor"},
+    {"demo", "doctor", "bench"},
     {"cli"},
     {"__main__"},
 )
