@@ -1,7 +1,7 @@
 """The long fault matrices: a short form in `make test`, the full one in `make torture`, which stores a report.
 
-The same tests make both. `torture_scale.pick` and `sample` say how much of a matrix is tried; `figures.note(...)` puts what
-was counted or timed into the report: one JSON line a test, with the seed, the commit and the machine.
+The same tests make both. `torture_scale.pick` and `sample` say how much of a matrix is tried; `figures.note(...)` puts
+what was counted or timed into the report: one JSON line a test, with the seed, the commit and the machine.
 """
 
 from __future__ import annotations
