@@ -33,7 +33,8 @@ that clash, and a `fix`: what the reader can do about it. Nothing else in the ho
     ├── StoreError            what must not be lost is in danger
     │   ├── StoreLocked       another central node, or another daemon, holds the state dir
     │   ├── StoreDamaged      a file or a row is not what its hash says
-    │   └── StoreFull         no space left
+    │   ├── StoreFull         no space left
+    │   └── StoreAway         the database does not answer, or did not say whether it committed
     ├── TooLarge              a body beyond its limit
     └── RunEnded              a run that did not complete
 """
@@ -189,6 +190,10 @@ class StoreDamaged(StoreError):
 
 class StoreFull(StoreError):
     code, http_status = "store_full", 507
+
+
+class StoreAway(StoreError):
+    code, http_status, exit_code = "store_away", 503, 3
 
 
 class TooLarge(FednodeError):

@@ -19,6 +19,7 @@ from fednode.core.records import MAX_ATTEMPTS, Checkpoint, Outcome, Position, Ro
 from fednode.core.seeds import selection_rng
 from fednode.core.status import RoundKind, RunStatus
 from fednode.errors import FednodeError, StrategyFailed
+from fednode.failpoints import reach
 from fednode.own_code import place_of
 from fednode.ports import Fleet, Store
 from fednode.strategies.base import Strategy
@@ -27,12 +28,16 @@ from fednode.strategies.base import Strategy
 async def run_rounds(run: Run, strategy: Strategy, fleet: Fleet, store: Store) -> None:
     """Play the run from where it stands to its end. Raises RunHalted where a person paused or cancelled it."""
     while (position := await store.position(run.id)).next_round <= run.config.rounds + 1:
-        round_ = position.open_round or await _open_next(run, position, strategy, fleet, store)
-        outcomes = await _collect(run, round_, fleet, store)
-        if len(updates_of(outcomes)) >= _num_needed(run, round_.kind):
-            if not await _finish(run, round_, outcomes, position.checkpoint, strategy, store):
+        try:
+            round_ = position.open_round or await _open_next(run, position, strategy, fleet, store)
+            outcomes = await _collect(run, round_, fleet, store)
+            if len(updates_of(outcomes)) >= _num_needed(run, round_.kind):
+                await _finish(round_, outcomes, position.checkpoint, strategy, store)
+            elif not await _try_again(round_, outcomes, store):
                 return
-        elif not await _try_again(round_, outcomes, store):
+        except StrategyFailed as error:
+            reason = f"round {position.next_round}: {error.message}. {error.fix}"
+            await store.end_run(run.id, RunStatus.FAILED, reason)
             return
     await store.end_run(run.id, RunStatus.COMPLETED)
 
@@ -81,24 +86,20 @@ async def _collect(run: Run, round_: Round, fleet: Fleet, store: Store) -> tuple
     """Everybody's outcome. Where somebody is missing, the store freezes what is there before we go on."""
     by_client = {outcome.client: outcome async for outcome in fleet.dispatch(run, round_)}
     outcomes = tuple(by_client[name] for name in round_.cohort)
+    reach("outcomes.collected", round_.number)
     if any(outcome.is_missing for outcome in outcomes):
         return await store.close_round(round_, outcomes)
     return outcomes
 
 
 async def _finish(
-    run: Run, round_: Round, outcomes: tuple[Outcome, ...],
-    checkpoint: Checkpoint | None, strategy: Strategy, store: Store,
-) -> bool:
-    """Make the next state and commit it. What cannot be aggregated ends the run, with its reason. Whether to go on."""
-    try:
-        with _its_own_code(strategy):
-            state = await asyncio.to_thread(_next_state, round_, outcomes, checkpoint, strategy)
-    except FednodeError as error:
-        await store.end_run(run.id, RunStatus.FAILED, f"round {round_.number}: {error.message}. {error.fix}")
-        return False
+    round_: Round, outcomes: tuple[Outcome, ...], checkpoint: Checkpoint | None, strategy: Strategy, store: Store
+) -> None:
+    """Make the next state and commit it."""
+    with _its_own_code(strategy):
+        state = await asyncio.to_thread(_next_state, round_, outcomes, checkpoint, strategy)
+    reach("state.aggregated", round_.number)
     await store.commit_round(round_, outcomes, state)
-    return True
 
 
 def _next_state(
@@ -120,11 +121,11 @@ def _next_state(
 
 @contextmanager
 def _its_own_code(strategy: Strategy) -> Iterator[None]:
-    """Raise StrategyFailed where a strategy, which may be anybody's, raises what is none of our errors."""
+    """A strategy may be anybody's: whatever it raises, or cannot aggregate, is StrategyFailed, and ends its run."""
     try:
         yield
-    except FednodeError:
-        raise
+    except FednodeError as error:
+        raise StrategyFailed(error.message, fix=error.fix) from error
     except Exception as error:
         told = f"the strategy {type(strategy).__name__} raised {type(error).__name__}: {error}"
         raise StrategyFailed(f"{told} ({place_of(error, type(strategy))})", fix="mend its code") from error

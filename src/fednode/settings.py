@@ -33,7 +33,7 @@ DEFAULT_PORT = 5000
 TOML_NAME = "fednode.toml"
 DOTENV = ".env"
 PREFIX = "FEDNODE_"
-SECRET = frozenset({"token"})
+SECRET = frozenset({"token", "database"})
 NO_SETTINGS = frozenset({       # of tests; of one task
     "FEDNODE_TEST_DATA", "FEDNODE_FAILPOINT", "FEDNODE_TORTURE", "FEDNODE_TORTURE_REPORT", "FEDNODE_MNIST_MIRRORS",
 })
@@ -68,6 +68,8 @@ class Settings(BaseSettings):
         default_factory=lambda: Path(platformdirs.user_state_dir("fednode")), validation_alias=_also("state_dir")
     )
     """Below it a central node, clients and the demo keep what they must not lose."""
+    database: str = Field("", validation_alias=_also("database"))
+    """Where a central node's rows are: postgresql://USER@HOST/NAME. Where none is set, SQLite in its state dir."""
     host: str = Field("127.0.0.1", validation_alias=_also("host"))
     """Where a central node listens; beyond loopback only with TLS or `--insecure`."""
     port: int = Field(DEFAULT_PORT, ge=0, le=65535, validation_alias=_also("port"))

@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from fednode.core.json import JsonObject
-from fednode.core.metrics import Metrics
+from fednode.core.metrics import MAX_EXAMPLES, Metrics
 from fednode.core.params import Params, require_finite, require_match
 from fednode.core.pooling import require_poolable
 from fednode.core.records import Failure, Outcome, Round, Run, Update
@@ -28,6 +29,9 @@ from fednode.core.status import FailureCode, RoundKind
 from fednode.errors import FednodeError, TaskFailed
 from fednode.tasks.base import Cancelled, Site, Task, Visit
 
+T = TypeVar("T")
+
+MAX_EPOCHS = 2**31              # what every database holds
 PACKAGES_THAT_COUNT = ("fednode", "numpy", "torch")      # their versions are part of "the same bits"
 
 
@@ -85,7 +89,7 @@ def run_visit(
         site=site, config=task.config, round=order.number, state_dir=state_dir,
         seed=visit_seed(order.run_seed, order.number, order.client),
         client_seed=client_seed(order.run_seed, order.client),
-        report=observer.progressed, is_cancelled=observer.is_cancelled,
+        report=partial(_report, observer), is_cancelled=observer.is_cancelled,
     )
     with threadpool_limits(site.threads or None):
         return _guarded(task, order, params, visit, observer)
@@ -97,7 +101,7 @@ def _guarded(task: Task, order: Order, params: Params | None, visit: Visit, obse
     try:
         if params is None:
             return Outcome(client=order.client, update=_initial(task, order, visit))
-        metrics = task.evaluate(params, visit)
+        metrics = _require_kind(task.evaluate(params, visit), Metrics, "evaluate")
         require_poolable(task.measures, metrics)
         seen.append(metrics)
         observer.evaluated(seen[0])
@@ -107,8 +111,16 @@ def _guarded(task: Task, order: Order, params: Params | None, visit: Visit, obse
         return fails(FailureCode.WITHDRAWN, "taken back while it was training")
     except FednodeError as error:
         return fails(FailureCode.TASK_ERROR, f"{error.message}; {error.fix}", traceback.format_exc())
-    except Exception as error:      # a stranger's code: whatever it does, the client node must outlive it
-        return fails(FailureCode.TASK_ERROR, f"{type(error).__name__}: {error}", traceback.format_exc())
+    except (Exception, SystemExit) as error:    # a stranger's code: whatever it does, the client node must outlive it
+        return fails(FailureCode.TASK_ERROR, described(error), traceback.format_exc())
+
+
+def described(error: BaseException) -> str:
+    """A stranger's error in one line; it may have no words at all."""
+    try:
+        return f"{type(error).__name__}: {error}".removesuffix(": ")
+    except Exception:
+        return type(error).__name__
 
 
 def _failed(client: str, seen: list[Metrics], code: FailureCode, reason: str, trace: str = "") -> Outcome:
@@ -117,20 +129,37 @@ def _failed(client: str, seen: list[Metrics], code: FailureCode, reason: str, tr
 
 
 def _initial(task: Task, order: Order, visit: Visit) -> Update:
-    params = task.initial_params(init_seed(order.run_seed))
+    params = _require_kind(task.initial_params(init_seed(order.run_seed)), Params, "initial_params")
     require_finite(params)
     return Update(client=order.client, params=params, num_examples=0, environment=environment(visit.site.threads))
 
 
 def _trained(task: Task, params: Params, visit: Visit) -> Update:
-    update = task.train(params, visit)
-    require_match(update.params, params.manifest)
+    update = _require_kind(task.train(params, visit), Update, "train")
+    require_match(_require_kind(update.params, Params, "train, in its update"), params.manifest)
     require_finite(update.params)
-    if update.num_examples < 1:
-        raise TaskFailed(
-            f"the task trained on {update.num_examples} examples", fix="check this site's data, or its partition"
-        )
-    return replace(update, client=visit.site.client, environment=environment(visit.site.threads))
+    count: object = update.num_examples
+    if not isinstance(count, int | np.integer) or not 1 <= count <= MAX_EXAMPLES:
+        raise TaskFailed(f"the task trained on {count!r} examples", fix="check this site's data, or its partition")
+    found = environment(visit.site.threads)
+    return replace(update, client=visit.site.client, num_examples=int(count), environment=found)
+
+
+def _require_kind(found: object, kind: type[T], verb: str) -> T:
+    """What a task's verb returned. Raises TaskFailed where that is of another kind."""
+    if not isinstance(found, kind):
+        raise TaskFailed(f"the task returned a {type(found).__name__} from {verb}", fix=f"return a {kind.__name__}")
+    return found
+
+
+def _report(observer: Observer, epoch: int, metrics: Mapping[str, float]) -> None:
+    """Pass on a task's local scores. What could not travel fails here, where the task's traceback shows it."""
+    count: object = epoch
+    if not isinstance(count, int | np.integer) or not 0 <= count < MAX_EPOCHS:
+        raise TaskFailed(f"the task reported on epoch {count!r}", fix="count epochs from 1")
+    for name in metrics:
+        name.encode()
+    observer.progressed(int(count), {name: float(value) for name, value in metrics.items()})
 
 
 def environment(threads: int) -> JsonObject:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from central_scene import TIMEOUT_S, Central, at_work, central
+from structlog.testing import capture_logs
 
 from fednode.central.pages.live import MAX_REPLAYED
 from fednode.clock import SystemClock
@@ -115,3 +117,23 @@ async def test_who_missed_too_much_loads_the_page_anew(tmp_path: Path) -> None:
     await store.close()
     async with central(tmp_path) as fed, listening(fed, "/live/overview") as messages:
         assert [message.name async for message in messages] == ["tick", "reload"]
+
+
+def write_event(state_dir: Path, fields: str) -> None:
+    """By hand, as no decision would: a page cannot be made of it."""
+    with closing(sqlite3.connect(state_dir / "central" / "store.sqlite")) as rows, rows:
+        rows.execute("delete from event where what = 'odd'")
+        rows.execute("insert into event (seq, wall_s, run_id, what, fields) values (900, 0, '', 'odd', ?)", (fields,))
+
+
+async def test_a_page_that_cannot_tell_its_news_says_so_in_the_log_and_tells_them_later(tmp_path: Path) -> None:
+    async with central(tmp_path) as fed, listening(fed, "/live/overview?after=800") as messages:
+        assert (await anext(messages)).name == "tick"
+        with capture_logs() as logs:
+            write_event(tmp_path, "{")
+            while not logs:
+                assert (await anext(messages)).name == "tick", "the page still hears that we are there"
+        assert logs[0]["event"] == "page.broken"
+        assert "JSONDecodeError" in logs[0]["traceback"]
+        write_event(tmp_path, "{}")
+        assert (await first(messages, "overview-facts")).id == "900"

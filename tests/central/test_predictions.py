@@ -128,7 +128,8 @@ async def test_bad_inputs_are_refused_at_the_door(scene: Central) -> None:
 
 async def test_what_is_no_number_no_model_or_no_operators_is_refused(scene: Central) -> None:
     path = "/api/v1/models/mdl_0/predictions"
-    not_finite = await scene.people.post(path, content=b'{"inputs": [[NaN]]}')
+    json_ = {"Content-Type": "application/json"}
+    not_finite = await scene.people.post(path, content=b'{"inputs": [[NaN]]}', headers=json_)
     assert (not_finite.status_code, not_finite.json()["code"]) == (422, "usage")
     unknown = await ask(scene, "mdl_0", [EMPTY])
     assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")

@@ -72,3 +72,11 @@ def test_a_secret_is_shown_by_its_kind_alone() -> None:
     }
     assert show(FEDNODE_TOKEN="hunter2")["token"]["value"] == "..."
     assert show()["token"]["value"] == ""
+
+
+@pytest.mark.parametrize("password", ["hunter2", "p@ss/w:rd?"])
+def test_an_address_is_shown_without_its_password(password: str) -> None:
+    url = f"postgresql://fednode:{password}@db.example.org:5433/fednode?sslmode=verify-full&password={password}"
+    assert "hunter2" not in (told := show(FEDNODE_DATABASE=url)["database"]["value"]) and "w:rd" not in told
+    plain = "postgresql://fednode@db.example.org/fednode"
+    assert show(FEDNODE_DATABASE=plain)["database"]["value"] == plain

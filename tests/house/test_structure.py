@@ -33,7 +33,7 @@ WALLS = {
     "sqlite3": ("store/",),
     "fastapi": ("central/", "client/page.py"),
     "starlette": ("central/", "client/page.py"),
-    "uvicorn": ("central/", "client/page.py"),
+    "uvicorn": ("central/", "client/page.py", "web/connections.py"),
     "httpx2": ("wire/",),
     "http.client": ("wire/",),
     "urllib.request": ("wire/",),

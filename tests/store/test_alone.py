@@ -15,6 +15,12 @@ from fednode.store.sql import SqlStore
 
 
 @pytest.fixture
+def sql(sqlite: SqlStore) -> SqlStore:
+    """Its questions are those of `test_curves.py`, which asks every database."""
+    return sqlite
+
+
+@pytest.fixture
 def queries(sql: SqlStore, clock: HandClock) -> Queries:
     return Queries(sql, clock)
 

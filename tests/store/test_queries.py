@@ -225,27 +225,15 @@ async def test_a_revoked_client_stays_out(sql: SqlStore) -> None:
         await sql.add_client(record("a", secret="s2"))
 
 
-async def test_presence_and_last_seen_survive(sql: SqlStore, tmp_path: Path) -> None:
-    await sql.add_client(record("b", secret="sb"))
-    await sql.add_client(record("a", secret="sa"))
-    await sql.set_presence("a", (OFFER,), {"fednode": "1.0"})
-    await sql.touch({"a": 77.0, "b": 88.0, "nobody": 99.0})
-    await sql.rotate_secret("b", "new")
-    await sql.close()
+async def test_presence_and_last_seen_survive(sqlite: SqlStore, tmp_path: Path) -> None:
+    await sqlite.add_client(record("b", secret="sb"))
+    await sqlite.add_client(record("a", secret="sa"))
+    await sqlite.set_presence("a", (OFFER,), {"fednode": "1.0"})
+    await sqlite.touch({"a": 77.0, "b": 88.0, "nobody": 99.0})
+    await sqlite.rotate_secret("b", "new")
+    await sqlite.close()
     store = await SqlStore.open(tmp_path, HandClock())
     a, b = await store.clients()
     await store.close()
     assert (a.offers, a.versions, a.last_seen_s) == ((OFFER,), {"fednode": "1.0"}, 77.0)
     assert (b.name, b.last_seen_s, b.secret_sha256) == ("b", 88.0, "new")
-
-
-async def test_client_rows_tell_who_is_busy(sql: SqlStore, queries: Queries) -> None:
-    for name in ("a", "b"):
-        await sql.add_client(record(name, secret=name))
-    run = await running(sql)
-    await model_0(sql, run)
-    opened = await sql.open_round(a_round(run, 1))
-    await sql.mark_leased((await sql.assignments(opened))[1])
-    await sql.set_reason(run.id, "")
-    views = await queries.client_rows()
-    assert [(view.client.name, view.num_updates, view.is_busy) for view in views] == [("a", 1, False), ("b", 0, True)]

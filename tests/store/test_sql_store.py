@@ -23,13 +23,14 @@ from fednode.clock import HandClock
 from fednode.core.records import Outcome, Position, Round, State
 from fednode.core.status import RunStatus
 from fednode.errors import AlreadyReported, NotFound, RunHalted, StoreDamaged, StoreError, StoreLocked, VersionMismatch
-from fednode.store.engine import MIGRATIONS, migrate, open_engine
+from fednode.store.engine import MIGRATIONS, migrate
 from fednode.store.leadership import lead
 from fednode.store.memory import MemoryStore
 from fednode.store.queries import Queries
 from fednode.store.records import Blob
 from fednode.store.schema import metadata
 from fednode.store.sql import SqlStore
+from fednode.store.sqlite import SqliteFile, open_engine
 from fednode.wire.codec import digest_of_file, read_params, sha256_of_file, write_params
 
 HERE = Path(__file__).parent
@@ -166,14 +167,14 @@ async def test_no_child_inherits_the_lock(tmp_path: Path) -> None:
     child.communicate(b"\n")
 
 
-async def test_a_writer_of_an_earlier_epoch_is_refused(sql: SqlStore, tmp_path: Path) -> None:
-    run = await running(sql)
+async def test_a_writer_of_an_earlier_epoch_is_refused(sqlite: SqlStore, tmp_path: Path) -> None:
+    run = await running(sqlite)
     engine = open_engine(tmp_path / "store.sqlite", is_writer=True)
     lead(engine, "process 4242", 0.0)
     engine.dispose()
     with pytest.raises(StoreLocked, match="process 4242"):
-        await sql.move_run(run.id, RunStatus.PAUSED)
-    assert (await sql.run(run.id)).status is RunStatus.RUNNING
+        await sqlite.move_run(run.id, RunStatus.PAUSED)
+    assert (await sqlite.run(run.id)).status is RunStatus.RUNNING
 
 
 async def test_a_folder_that_cannot_be_one_is_named(tmp_path: Path) -> None:
@@ -223,7 +224,7 @@ async def old_store(state_dir: Path) -> str:
 def migrate_to(path: Path, migrations: Path) -> None:
     engine = open_engine(path, is_writer=True)
     try:
-        migrate(engine, path, migrations)
+        migrate(engine, SqliteFile(path), migrations)
     finally:
         engine.dispose()
 
@@ -381,17 +382,17 @@ async def until(is_so: Callable[[], bool]) -> None:
     raise AssertionError("it never came to that")
 
 
-async def test_an_update_is_in_its_place_before_a_row_names_it(sql: SqlStore, tmp_path: Path) -> None:
-    run = await running(sql)
-    opened = await sql.open_round(a_round(run, 1, base=await model_0(sql, run)))
+async def test_an_update_is_in_its_place_before_a_row_names_it(sqlite: SqlStore, tmp_path: Path) -> None:
+    run = await running(sqlite)
+    opened = await sqlite.open_round(a_round(run, 1, base=await model_0(sqlite, run)))
     name = f"updates/{run.id}/1-1/a.safetensors"
     with nothing_commits(tmp_path):
-        sent = asyncio.ensure_future(sql.report(opened, brought("a", 1.0)))
+        sent = asyncio.ensure_future(sqlite.report(opened, brought("a", 1.0)))
         await until(lambda: name in files_in(tmp_path))
-        assert await sql.outcomes(opened) == ()
+        assert await sqlite.outcomes(opened) == ()
         assert not sent.done()
     await sent
-    assert len(await sql.outcomes(opened)) == 1
+    assert len(await sqlite.outcomes(opened)) == 1
 
 
 async def test_a_report_whose_sender_is_gone_is_still_whole(sql: SqlStore, tmp_path: Path) -> None:

@@ -20,15 +20,22 @@ from federation_scene import wait_until
 from fednode.clock import HandClock
 from fednode.errors import BadConfig, DataError, FednodeError, NotFound, StoreDamaged, StoreLocked, VersionMismatch
 from fednode.store.backup import About, write_backup
-from fednode.store.engine import MIGRATIONS, migrate, open_engine
+from fednode.store.engine import MIGRATIONS, migrate
 from fednode.store.examination import examine_store
 from fednode.store.lock import StateLock
 from fednode.store.restore import restore_backup
 from fednode.store.sql import SqlStore
+from fednode.store.sqlite import SqliteFile, open_engine
 
 ENDLESS_RUN = Path(__file__).parent / "endless_run.py"
 NUM_BACKUPS = 12
 TOKENS = ("tokens.json",)
+
+
+@pytest.fixture
+def sql(sqlite: SqlStore) -> SqlStore:
+    """A backup is of a file; what there is for PostgreSQL is in `test_postgres.py`."""
+    return sqlite
 
 
 async def rounds_in(state_dir: Path) -> int:
@@ -126,7 +133,7 @@ def test_an_older_fednodes_store_is_backed_up_before_its_tables_are_brought_up_t
     (old / "params" / "models" / "0.safetensors").write_bytes(b"a model")
     shutil.copytree(MIGRATIONS, first, ignore=shutil.ignore_patterns("v000[2-9]*", "v00[1-9]*"))
     engine = open_engine(old / "store.sqlite", is_writer=True)
-    migrate(engine, old / "store.sqlite", first)
+    migrate(engine, SqliteFile(old / "store.sqlite"), first)
     engine.dispose()
     assert not examine_store(old).is_newest
     write_backup(old, tmp_path / "old.fednode", TOKENS, 1.0)

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, event, func, insert, select
 
 from fednode.errors import StoreError, StoreFull, UsageError
-from fednode.store.engine import open_engine
+from fednode.store.sqlite import open_engine
 from fednode.store.writer import Writer
 
 THINGS = Table("thing", MetaData(), Column("number", Integer, primary_key=True))

@@ -11,10 +11,11 @@ import pytest
 from scripted_fleet import Killed, ScriptedFleet, brought, model, scene, visit
 
 from fednode.core.journal import check_chain
+from fednode.core.json import JsonObject
 from fednode.core.metrics import Pooled
 from fednode.core.records import Outcome, Round, Run, RunConfig, State
 from fednode.core.status import FailureCode, RoundKind, RoundStatus, RunStatus
-from fednode.errors import RoundClosed, RunHalted, StrategyFailed
+from fednode.errors import RoundClosed, RunHalted
 from fednode.rounds import run_rounds
 from fednode.strategies.base import Strategy, Updates
 from fednode.strategies.fedavg import FedAvg
@@ -325,10 +326,24 @@ class SelectsNobody(FedAvg):
         raise ValueError("nobody is good enough")
 
 
-async def test_a_selection_that_raises_is_told_with_its_place():
-    a_scene = await scene(SelectsNobody())
-    with pytest.raises(StrategyFailed, match=r"SelectsNobody raised ValueError: nobody .* \(test_rounds.py, line"):
-        await a_scene.play()
+class ConfiguresNothing(FedAvg):
+    def configure(self, config: JsonObject) -> JsonObject:
+        return {"epochs": config["epoch"]}
+
+
+@pytest.mark.parametrize(("strategy", "number", "told"), [
+    (SelectsNobody(), 1, "SelectsNobody raised ValueError: nobody is good enough (test_rounds.py, line"),
+    (ConfiguresNothing(), 0, "ConfiguresNothing raised KeyError: 'epoch' (test_rounds.py, line"),
+], ids=["select", "configure"])
+async def test_a_strategy_that_raises_before_a_round_ends_the_run_as_failed(
+    strategy: Strategy, number: int, told: str
+):
+    a_scene = await scene(strategy)
+    await a_scene.play()
+    status, reason = await a_scene.status()
+    assert status is RunStatus.FAILED
+    assert reason.startswith(f"round {number}: the strategy {told}")
+    assert (await a_scene.decisions("ended")) == [{"status": "failed"}]
 
 
 class NobodyHasExamples(ScriptedFleet):

@@ -18,6 +18,7 @@ from fednode.core.params import DTYPES, Manifest, Params, TensorSpec
 from fednode.errors import BadParamsFile, ParamsError, StoreError
 from fednode.wire.codec import (
     MAX_HEADER_BYTES,
+    MAX_NAME_BYTES,
     digest_of_file,
     encode,
     encode_header,
@@ -95,9 +96,13 @@ def test_a_tensor_cannot_have_the_metadatas_name():
 
 
 def test_more_names_than_a_header_holds_are_refused_when_written():
-    manifest = Manifest((TensorSpec(name="n" * MAX_HEADER_BYTES, dtype="uint8", shape=(1,)),))
+    names = [f"{number:0{MAX_NAME_BYTES}}" for number in range(MAX_HEADER_BYTES // MAX_NAME_BYTES)]
+    manifest = Manifest(tuple(TensorSpec(name=name, dtype="uint8", shape=(1,)) for name in names))
     with pytest.raises(ParamsError, match="header"):
         encode_header(manifest)
+    longer = Manifest((TensorSpec(name="n" * (MAX_NAME_BYTES + 1), dtype="uint8", shape=(1,)),))
+    with pytest.raises(ParamsError, match="name has more than 1,024 bytes"):
+        encode_header(longer)
 
 
 @given(SOME_PARAMS)

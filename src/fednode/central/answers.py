@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
+from starlette.routing import Match
 
 from fednode.errors import FednodeError
 
@@ -32,8 +34,9 @@ class Problem:
 
     @property
     def body(self) -> dict[str, Any]:
-        told = {"code": self.code, "message": self.message, "fix": self.fix}
-        return told | {"fields": dict(self.fields)} if len(self.fields) > 1 else told
+        told = {"code": self.code, "message": _short(self.message), "fix": _short(self.fix)}
+        fields = {name: _short(wrong) for name, wrong in islice(self.fields.items(), MAX_FIELDS)}
+        return told | {"fields": fields} if len(fields) > 1 else told
 
 
 # What the caller hears of a mistake of ours: nothing of its insides.
@@ -41,7 +44,10 @@ INTERNAL = Problem(
     status=500, code="internal", message="the central node failed to answer; what happened is in its log",
     fix="try again; if it happens again, look at the log of the central node",
 )
-_NO_JSON = Problem(status=422, code="usage", message="the body is no JSON", fix="send a JSON object")
+# A disk is not made empty in a moment, but clients need nobody to tell them that it was.
+_HEADERS: Mapping[int, Mapping[str, str]] = {UNAUTHORISED: {"WWW-Authenticate": "Bearer"}, 507: {"Retry-After": "10"}}
+MAX_TOLD, MAX_FIELDS = 2_000, 20        # characters of one sentence; sentences of one answer
+METHODS = ("GET", "HEAD", "POST", "PUT")
 
 
 class Refusal(HTTPException):
@@ -58,7 +64,7 @@ class Refusal(HTTPException):
 def problem_of(error: Exception, connection: HTTPConnection) -> Problem:
     """What there is to tell of `error`."""
     if isinstance(error, FednodeError):
-        headers = {"WWW-Authenticate": "Bearer"} if error.http_status == UNAUTHORISED else None
+        headers = _HEADERS.get(error.http_status)
         return Problem(
             status=error.http_status, code=error.code, message=error.message, fix=error.fix, headers=headers,
             fields=error.fields,
@@ -72,9 +78,7 @@ def problem_of(error: Exception, connection: HTTPConnection) -> Problem:
 
 def _of_validation(error: RequestValidationError) -> Problem:
     """The fields that are wrong, by name; the first of them in words."""
-    errors: Sequence[Any] = error.errors()
-    if errors[0]["type"] == "json_invalid":
-        return _NO_JSON
+    errors: Sequence[Any] = error.errors()[:MAX_FIELDS]
     told = {_path(wrong["loc"]): wrong["msg"] for wrong in reversed(errors)}
     first = _path(errors[0]["loc"])
     return Problem(
@@ -84,7 +88,12 @@ def _of_validation(error: RequestValidationError) -> Problem:
 
 def _path(loc: Sequence[Any]) -> str:
     place, *path = loc
-    return ".".join(str(part) for part in path) or str(place)
+    return _short(".".join(str(part) for part in path) or str(place), 100)
+
+
+def _short(text: str, most: int = MAX_TOLD) -> str:
+    """What a caller sent comes back in what it is told: not megabytes of it."""
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _of_http(error: HTTPException, connection: HTTPConnection) -> Problem:
@@ -93,12 +102,22 @@ def _of_http(error: HTTPException, connection: HTTPConnection) -> Problem:
         return Problem(
             status=status, code=error.code, message=error.detail, fix=error.fix, headers=error.headers
         )
-    if status == 400:
-        return _NO_JSON         # the framework's only reason: bytes that are no text
-    message = error.detail
+    message, headers = error.detail, error.headers
     if status == 404:
         message = f"there is nothing at {path}"
     elif status == 405:
-        message = f"{path} does not take {connection.scope['method']}"
+        message, headers = f"{path} does not take {connection.scope['method']}", {"Allow": _allowed(connection)}
     code = "not_found" if status == 404 else "usage"
-    return Problem(status=status, code=code, message=message, fix=SEE_API, headers=error.headers)
+    return Problem(status=status, code=code, message=message, fix=SEE_API, headers=headers)
+
+
+def _allowed(connection: HTTPConnection) -> str:
+    """All methods that the path takes: the router names those of its first route there."""
+    scope, routes = connection.scope, connection.app.routes
+    if published := connection.app.openapi()["paths"].get(scope["path"]):
+        return ", ".join(map(str.upper, published))     # what a name in its place would take as well is no matter
+    taken = [
+        method for method in METHODS
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
+    return ", ".join(taken) or "GET, HEAD"      # of files

@@ -50,6 +50,7 @@ from fednode.store.event_list import EventList
 from fednode.store.history import History
 from fednode.store.queries import Queries
 from fednode.store.sql import SqlStore
+from fednode.web.headers import whole_files
 from fednode.web.look import STATIC_DIR
 from fednode.wire.messages import PROTOCOL, ErrorBody
 
@@ -78,8 +79,8 @@ def create_app(store: SqlStore, clock: Clock, settings: CentralSettings) -> Fast
         app.include_router(page)
     app.add_api_route("/healthz", _healthz, include_in_schema=True, tags=["health"])
     app.add_api_route("/openapi.json", app.openapi, include_in_schema=False, dependencies=[Operator])
-    app.mount("/static", GZipMiddleware(StaticFiles(directory=STATIC_DIR)))
-    app.add_middleware(Gate, doors=node.doors)
+    app.mount("/static", GZipMiddleware(whole_files(StaticFiles(directory=STATIC_DIR))))
+    app.add_middleware(Gate, doors=node.doors, num_unwritten=store.num_unwritten)
     return app
 
 
@@ -91,14 +92,14 @@ def build_node(store: SqlStore, clock: Clock, settings: CentralSettings) -> Cent
         settings.state_dir, clock, is_loopback=settings.is_for_this_machine, is_new_token=settings.is_new_token
     )
     queries = Queries(store, clock)
+    uploads = Uploads(store, clock, max_model_bytes=settings.max_model_bytes)
     return CentralNode(
         settings=settings, clock=clock, store=store, queries=queries, history=History(store),
         presence=presence, leases=leases, activity=Activity(clock),
         doors=Doors(
             store, presence, tokens, is_loopback=settings.is_loopback, public_url=settings.public_url
         ),
-        runs=Runs(store, queries, presence, leases, clock),
-        uploads=Uploads(store, clock, max_model_bytes=settings.max_model_bytes),
+        runs=Runs(store, queries, presence, leases, uploads, clock), uploads=uploads,
         nonces=Nonces(clock), models=ModelBuffers(), predictions=Predictions(clock),
     )
 

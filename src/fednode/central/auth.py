@@ -17,7 +17,7 @@ from fednode.central.tokens import TokenFile, hash_secret, require_kind
 from fednode.errors import NotAuthorised
 from fednode.store.records import ClientRecord
 from fednode.store.sql import SqlStore
-from fednode.web.callers import is_loopback_host, why_not_local
+from fednode.web.callers import is_foreign_act, is_loopback_host, why_not_local
 
 SCHEME = "bearer "
 ONLY_READ = ("GET", "HEAD")
@@ -131,6 +131,8 @@ class Doors:
         if self.public_url:
             # A proxy may add no header of its own and say Host: localhost, so everybody may be from afar.
             return f"this central node can be reached as {self.public_url}"
+        if is_foreign_act(connection.scope["method"], connection.headers):
+            return "the request was made by another site's page"
         return why_not_local(connection.headers)
 
     def _own_origins(self, connection: HTTPConnection) -> tuple[str, str]:

@@ -64,11 +64,9 @@ async def find_clients(node: CentralNode, query: ClientQuery) -> FoundClients:
     )
 
 
-async def client_rows(node: CentralNode, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """These clients in this order, or all in name order. Whom nobody knows any more is left out."""
+async def client_rows(node: CentralNode, names: Sequence[str]) -> list[dict[str, Any]]:
+    """These clients in this order. Whom nobody knows any more is left out."""
     reader = ClientList(node.store)
-    if names is None:
-        names = [listed.name for listed in await reader.all()]
     records, updates = await reader.records(names), await reader.num_updates(names)
     return [
         {**client_row(node, records[name]), "num_updates": updates.get(name, 0)} for name in names if name in records
@@ -119,4 +117,6 @@ _KEYS: dict[str, Callable[[_Candidate], tuple[Any, ...]]] = {
     "status": lambda one: (_PRESENCE.index(one.status), one.name.encode()),
     "seen": lambda one: (-one.last_seen_s, one.name.encode()),
     "updates": lambda one: (-one.num_updates, one.name.encode()),
+    # For lists that are cut off and live: who works and who rests in between must not change places all the time.
+    "there": lambda one: (one.status not in (ClientStatus.BUSY, ClientStatus.ONLINE), one.name.encode()),
 }

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from fastapi import APIRouter, Query, Request
 
 from fednode import __version__
+from fednode.central.asked import MOST, Count
 from fednode.central.client_facts import ClientQuery, client_row, client_rows, find_clients
 from fednode.central.node import CentralNode, Client, Node, Operator
 from fednode.central.offers import merged_offers
@@ -93,7 +94,7 @@ async def renew_secret(client: Client, node: Node) -> Registered:
 @router.get("/clients", dependencies=[Operator])
 async def list_clients(
     node: Node, search: str = "", status: str = "", task: str = "", sort: Sort = "name",
-    limit: Annotated[int | None, Query(ge=1)] = None, offset: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int | None, Query(ge=1, le=MOST)] = None, offset: Count = 0,
 ) -> list[dict[str, Any]]:
     """Everybody who ever joined, with what they offer and whether they are there; all of them, or those asked for.
 

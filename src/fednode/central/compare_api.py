@@ -7,13 +7,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from fednode.central.compare import compare, require_runs
+from fednode.central.compare import MAX_RUNS, compare, require_runs
 from fednode.central.node import Node, Operator
 from fednode.central.runs_api import summary_of
 from fednode.core.json import finite
 
 router = APIRouter(prefix="/api/v1/compare", tags=["runs"], dependencies=[Operator])
-RunRefs = Annotated[list[str], Query(default_factory=list, description="2 to 5 runs, each by number, id or prefix")]
+RunRefs = Annotated[list[str], Query(
+    description="2 to 5 runs, each by number, id or prefix",
+    json_schema_extra={"minItems": 1, "maxItems": MAX_RUNS, "uniqueItems": True},       # `require_runs` says it better
+)]
 MaxPoints = Annotated[int, Query(ge=10, le=5_000)]
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from fednode.central.asked import Count
 from fednode.central.node import Node, Operator
 from fednode.core.json import finite
 
@@ -16,7 +17,7 @@ router = APIRouter(prefix="/api/v1/runs", tags=["runs"], dependencies=[Operator]
 @router.get("/{ref}/curves")
 async def run_curves(
     ref: str, node: Node, name: str | None = None, max_points: Annotated[int, Query(ge=2, le=5_000)] = 500,
-    from_round: Annotated[int, Query(ge=0)] = 0,
+    from_round: Count = 0,
 ) -> dict[str, Any]:
     """One metric over the rounds: pooled, and of each client; of more than 12 clients the band and its extremes.
 

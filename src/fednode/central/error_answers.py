@@ -77,14 +77,18 @@ def _is_from_elsewhere(connection: HTTPConnection) -> bool:
     headers = connection.headers
     if site := headers.get("sec-fetch-site"):
         return site == "cross-site"
-    came_from = urlsplit(headers.get("referer", ""))
+    try:
+        came_from = urlsplit(headers.get("referer", ""))
+    except ValueError:
+        return True
     is_again = _path_and_query(came_from.path, came_from.query) == _address(connection)
     return came_from.netloc not in ("", headers.get("host", "")) and not is_again
 
 
 def _address(connection: HTTPConnection) -> str:
     """As it was asked for, without the host."""
-    return _path_and_query(connection.url.path, connection.url.query)
+    scope = connection.scope            # not its URL, which a strange Host would spoil
+    return _path_and_query(scope["raw_path"].decode("ascii"), scope["query_string"].decode("latin-1"))
 
 
 def _path_and_query(path: str, query: str) -> str:

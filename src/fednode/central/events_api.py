@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from fednode.central.asked import Count
 from fednode.central.node import CentralNode, Node, Operator
 from fednode.core.json import finite
 from fednode.core.telling import KINDS, sentence
@@ -18,7 +19,7 @@ Kind = Annotated[str, Query(pattern=f"^({'|'.join(KINDS)})?$")]
 
 @router.get("/newest")
 async def newest_events(
-    node: Node, run: str = "", kind: Kind = "", client: str = "", before: Annotated[int, Query(ge=0)] = 0,
+    node: Node, run: str = "", kind: Kind = "", client: str = "", before: Count = 0,
     limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
 ) -> list[dict[str, Any]]:
     """The newest events, each with its sentence: of a run, of a kind, those that name a client; older than `before`."""

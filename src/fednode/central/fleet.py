@@ -16,6 +16,7 @@ from fednode.central.presence import Presence, clock_time
 from fednode.central.waiting import TICK_S, first_of
 from fednode.core.records import MAX_ATTEMPTS, Failure, Outcome, Round, Run
 from fednode.core.status import FailureCode
+from fednode.failpoints import reach
 from fednode.ports import Clock
 
 SAVE_BUDGET_EVERY_S = 5.0
@@ -83,6 +84,8 @@ class LeasedFleet:
             while self._is_open(round_) and budget.left_s > 0:
                 settled = self._leases.round_bell(round_).listen()
                 await first_of(settled.wait(), self._clock.sleep(min(TICK_S, budget.left_s)))
+                if len(round_.cohort) - len(self._leases.unsettled(round_)) >= run.config.min_updates:
+                    reach("quorum.reached", round_.number)
                 if budget.is_to_be_saved():
                     await self._store.save_budget(round_, budget.left_s)
             return [self._failure(round_, client) for client in self._leases.unsettled(round_)]

@@ -5,29 +5,35 @@ Plain ASGI, no response is wrapped: bodies stream through untouched. Who may do 
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fednode.central.answers import Refusal, problem_of
-from fednode.central.auth import Doors
+from fednode.central.answers import SEE_API, Refusal, problem_of
+from fednode.central.auth import ONLY_READ, Doors
+from fednode.central.bodies import announces_update, checked, is_update, require_body
 from fednode.central.error_answers import told
 from fednode.errors import FednodeError, UsageError, VersionMismatch
 from fednode.web.callers import is_loopback_host
 from fednode.web.headers import HSTS, KEEP_NOTHING, SECURITY_HEADERS, cache_rule
 from fednode.wire.messages import PROTOCOL, PROTOCOL_HEADER
 
-MAX_JSON_BYTES = 1 << 20
-MAX_PRESENCE_BYTES = 4 << 20            # offers carry schemas
 BAD_REQUEST = 400
-PRESENCE_PATH = "/api/v1/clients/me"
-_BODY_OF_UPDATE = re.compile(r"/api/v1/assignments/[^/]+/update")
+MAX_VERSION_DIGITS = 9
 OLDEST_PROTOCOL = max(1, PROTOCOL - 1)
 NEWEST_PROTOCOL = PROTOCOL + 1          # a newer neighbour still speaks ours
+MAX_UPDATES = 64                        # at the same time; whoever comes more stands in line
+MAX_IN_LINE_S = 10.0                    # then asked to come again; a body that nobody reads yet costs 64 KiB
+MAX_UNWRITTEN = 20_000                  # writes that wait for the disk: seconds of work, and tens of megabytes
+_HOST = re.compile(r"[\w.\-\[\]:%]{1,255}", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 log = structlog.get_logger(__name__)
 
@@ -35,9 +41,12 @@ log = structlog.get_logger(__name__)
 class Gate:
     """The outermost layer of the app."""
 
-    def __init__(self, app: ASGIApp, doors: Doors) -> None:
+    def __init__(self, app: ASGIApp, doors: Doors, num_unwritten: Callable[[], int]) -> None:
+        """`num_unwritten`: how much waits for the store's disk."""
         self._app = app
         self._doors = doors
+        self._num_unwritten = num_unwritten
+        self._room = asyncio.Semaphore(MAX_UPDATES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -46,7 +55,10 @@ class Gate:
         answer, connection = _Answer(scope, send), HTTPConnection(scope)
         try:
             self._check(connection)
-            await self._app(scope, _limited(scope, receive), answer.send)
+            async with self._place(scope):
+                await self._app(scope, await checked(scope, receive), answer.send)
+        except ClientDisconnect:
+            return
         except Exception as error:
             if not isinstance(error, FednodeError | Refusal):       # a mistake of ours: it is logged whole
                 log.exception("request.failed", method=scope["method"], path=scope["path"])
@@ -54,14 +66,36 @@ class Gate:
 
     def _check(self, connection: HTTPConnection) -> None:
         hosts = connection.headers.getlist("host")
-        if len(hosts) != 1:
-            raise Refusal(400, "usage", f"a request has one Host header, this one has {len(hosts)}", "send one")
+        if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
+            raise Refusal(400, "usage", f"a request has one Host header, this one has {hosts!r}"[:300], "send one")
         self._doors.require_host(connection)
+        _require_readable(connection)
         _require_protocol(connection.headers.get(PROTOCOL_HEADER))
-        limit = _body_limit(connection.scope)
-        length = connection.headers.get("content-length", "")
-        if limit is not None and length.isdecimal() and int(length) > limit:
-            raise _too_large(limit)
+        require_body(connection.scope)
+
+    @asynccontextmanager
+    async def _place(self, scope: Scope) -> AsyncIterator[None]:
+        """Room for what this request brings, for as long as it takes. Raises Refusal where there is none."""
+        if scope["method"] not in ONLY_READ and self._num_unwritten() > MAX_UNWRITTEN:
+            raise _busy(f"{MAX_UNWRITTEN:,} writes wait for the disk")
+        if announces_update(scope):         # its body waits over there, not in our memory
+            await self._stand_in_line()
+            self._room.release()
+        if not is_update(scope):
+            yield
+            return
+        await self._stand_in_line()
+        try:
+            yield
+        finally:
+            self._room.release()
+
+    async def _stand_in_line(self) -> None:
+        try:
+            async with asyncio.timeout(MAX_IN_LINE_S):
+                await self._room.acquire()
+        except TimeoutError:
+            raise _busy(f"{MAX_UPDATES} updates arrive at the same time, and others wait") from None
 
 
 class _Answer:
@@ -94,12 +128,27 @@ class _Answer:
             await response(scope, receive, self.send)
 
 
+def _require_readable(connection: HTTPConnection) -> None:
+    """Refuse what no path or query of ours holds, and an expectation that we cannot meet."""
+    scope = connection.scope
+    if _CONTROL.search(scope["path"]):
+        raise Refusal(404, "not_found", f"there is nothing at {scope['path']!r}", SEE_API)
+    if b"%00" in scope["query_string"]:
+        raise Refusal(400, "usage", "the address holds the character NUL", "send it without")
+    if connection.headers.get("expect", "100-continue").lower() != "100-continue":
+        raise Refusal(417, "usage", "an expectation that nothing here meets", "send no Expect header")
+
+
+def _busy(why: str) -> Refusal:
+    return Refusal(503, "busy", why, "try again in a second", {"Retry-After": "1"})
+
+
 def _require_protocol(said: str | None) -> None:
     """Requests that say nothing (a browser, curl) are taken as of our protocol."""
     if said is None:
         return
-    if not said.isdecimal():
-        raise UsageError(f"{PROTOCOL_HEADER}: {said!r} is no number", fix=f"send `{PROTOCOL_HEADER}: {PROTOCOL}`")
+    if not said.isdecimal() or len(said) > MAX_VERSION_DIGITS:
+        raise UsageError(f"{PROTOCOL_HEADER}: {said[:100]!r} is no number", fix=f"send `{PROTOCOL_HEADER}: {PROTOCOL}`")
     if int(said) < OLDEST_PROTOCOL:
         raise VersionMismatch(
             f"you speak protocol {said}, this central node {PROTOCOL} and no older than {OLDEST_PROTOCOL}",
@@ -109,32 +158,3 @@ def _require_protocol(said: str | None) -> None:
         raise VersionMismatch(
             f"you speak protocol {said}, this central node only {PROTOCOL}", fix="upgrade fednode at the central node"
         )
-
-
-def _body_limit(scope: Scope) -> int | None:
-    """Bytes that a JSON body may have; None for an update's body, which is measured by its announcement."""
-    if scope["method"] == "PUT" and _BODY_OF_UPDATE.fullmatch(scope["path"]):
-        return None
-    return MAX_PRESENCE_BYTES if scope["path"] == PRESENCE_PATH else MAX_JSON_BYTES
-
-
-def _limited(scope: Scope, receive: Receive) -> Receive:
-    """`receive` that counts: a body without a Content-Length is measured while it comes."""
-    limit = _body_limit(scope)
-    if limit is None or "content-length" in Headers(scope=scope):
-        return receive
-    num_bytes = 0
-
-    async def counted() -> Message:
-        nonlocal num_bytes
-        message = await receive()
-        num_bytes += len(message.get("body", b""))
-        if num_bytes > limit:
-            raise _too_large(limit)
-        return message
-
-    return counted
-
-
-def _too_large(limit: int) -> Refusal:
-    return Refusal(413, "too_large", f"a body of more than {limit:,} bytes", "send less: params go by PUT")

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from fednode.central.waiting import Bell
-from fednode.core.records import Round, Run
+from fednode.core.records import Assignment, Round, Run
+from fednode.core.status import AssignmentStatus
 from fednode.ports import Clock
 
 RoundKey: TypeAlias = tuple[str, int, int]
@@ -32,6 +33,15 @@ class Post:
     @property
     def id(self) -> str:
         return assignment_id(self.round)
+
+    @property
+    def assignment(self) -> Assignment:
+        """It, as the store knows it, but for the deliveries."""
+        status = AssignmentStatus.LEASED if self.num_leases else AssignmentStatus.WAITING
+        return Assignment(
+            run_id=self.round.run_id, number=self.round.number, attempt=self.round.attempt, client=self.client,
+            kind=self.round.kind, status=status,
+        )
 
 
 class Leases:
@@ -67,7 +77,8 @@ class Leases:
         self._round_bells.pop(key_of(round_), None)
 
     def unsettled(self, round_: Round) -> list[str]:
-        return [client for client in round_.cohort if client not in self._settled[key_of(round_)]]
+        settled = self._settled.get(key_of(round_), ())
+        return [client for client in round_.cohort if client not in settled]
 
     def lease(self, client: str) -> Post | None:
         """The client's first post, leased to it from now on; None where there is none."""
@@ -79,12 +90,16 @@ class Leases:
 
     def renew(self, client: str, assignment: str) -> bool:
         """Whether the client may go on with what it holds."""
-        posts = self._posts.get(client, [])
-        for index, post in enumerate(posts):
-            if post.id == assignment:
-                posts[index] = self._leased(post, num_new=0)
-                return True
-        return False
+        post = self.find(client, assignment)
+        if post is None:
+            return False
+        posts = self._posts[client]
+        posts[posts.index(post)] = self._leased(post, num_new=0)
+        return True
+
+    def find(self, client: str, assignment: str) -> Post | None:
+        """The client's post of this id, as long as its round waits for it: what it brings is news then."""
+        return next((post for post in self._posts.get(client, ()) if post.id == assignment), None)
 
     def is_busy(self, client: str) -> bool:
         now_s = self._clock.now_s()

@@ -7,11 +7,15 @@ from collections import OrderedDict
 from pathlib import Path
 
 from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
 
 from fednode.central.answers import Refusal
 from fednode.errors import NotFound
+from fednode.failpoints import reach_after_sending
 from fednode.wire.messages import MEDIA_TYPE
 
+MAX_DIGITS = 18         # of an offset in a file
+PIECE_BYTES = 1 << 20
 NUM_KEPT = 8            # maps cost address space, not memory; the current model of every run that is under way
 
 
@@ -31,6 +35,26 @@ class ModelBuffers:
         return self._maps[path]
 
 
+class ParamsResponse(Response):
+    """A params file on its way, piece by piece: who asks for one and takes nothing costs the memory of one piece.
+
+    A test may end this process in its middle.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def in_pieces(message: Message) -> None:
+            body = memoryview(message.get("body", b""))
+            num_bytes = max(1, min(PIECE_BYTES, len(body) // 2))
+            for start in range(0, len(body) - num_bytes, num_bytes):
+                await send({**message, "body": body[start : start + num_bytes], "more_body": True})
+                if start < len(body) // 2 <= start + num_bytes:
+                    await reach_after_sending("model.half_sent")
+                message["body"] = body[start + num_bytes :]
+            await send(message)
+
+        await super().__call__(scope, receive, in_pieces)
+
+
 def params_response(buffer: memoryview, sha256: str, *, asked_range: str | None, known: str | None) -> Response:
     """The params file as asked for: 200, 206 for a part, 304 where the caller has it (`known`: If-None-Match)."""
     etag = f'"{sha256}"'
@@ -39,9 +63,9 @@ def params_response(buffer: memoryview, sha256: str, *, asked_range: str | None,
         return Response(status_code=304, headers=headers)
     start, stop = _range_of(asked_range, len(buffer))
     if stop - start == len(buffer):
-        return Response(buffer, headers=headers, media_type=MEDIA_TYPE)
+        return ParamsResponse(buffer, headers=headers, media_type=MEDIA_TYPE)
     headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(buffer)}"
-    return Response(buffer[start:stop], 206, headers, MEDIA_TYPE)
+    return ParamsResponse(buffer[start:stop], 206, headers, MEDIA_TYPE)
 
 
 def _map(path: Path) -> memoryview:
@@ -57,7 +81,7 @@ def _range_of(said: str | None, size: int) -> tuple[int, int]:
     unit, _, ranges = (said or "").partition("=")
     first, dash, last = ranges.strip().partition("-")
     is_single = unit.strip() == "bytes" and dash == "-" and "," not in ranges
-    if not is_single or not (first + last).isdecimal():
+    if not is_single or not (first + last).isdecimal() or max(len(first), len(last)) > MAX_DIGITS:
         return 0, size
     start = int(first) if first else max(0, size - int(last))
     stop = min(size, int(last) + 1) if first and last else size

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response
 
+from fednode.central.asked import MOST, Count
 from fednode.central.auth import bearer_of
 from fednode.central.models import params_response
 from fednode.central.node import Node, Operator
@@ -31,8 +32,8 @@ async def member_or_operator(request: Request, node: Node) -> None:
 
 @router.get("", dependencies=[Operator])
 async def list_models(
-    node: Node, run: str = "", limit: Annotated[int | None, Query(ge=1)] = None,
-    offset: Annotated[int, Query(ge=0)] = 0,
+    node: Node, run: str = "", limit: Annotated[int | None, Query(ge=1, le=MOST)] = None,
+    offset: Count = 0,
 ) -> list[dict[str, Any]]:
     """Committed models, newest first: all of them, those of a run, or a page of them."""
     run_id = (await node.queries.resolve_run(run)).id if run else None

@@ -27,6 +27,7 @@ from fednode.store.queries import Queries
 from fednode.store.records import ClientRecord
 from fednode.store.sql import SqlStore
 from fednode.web.callers import is_loopback_host
+from fednode.web.connections import Limits
 
 GIBIBYTE = 1 << 30
 
@@ -37,6 +38,7 @@ class CentralSettings:
 
     state_dir: Path                         # what must not be lost
     user_state_dir: Path                    # where clients and CLI of the same user look for `centrals/<port>.json`
+    database: str = field(default="", repr=False)   # URL of its rows, where they are not in the state dir; a secret
     host: str = "127.0.0.1"
     port: int = 5000                        # 0: one that is free
     is_new_token: bool = False              # the old join token admits nobody any more
@@ -46,6 +48,7 @@ class CentralSettings:
     lease_s: float = 60.0
     gone_after_s: float = 60.0
     max_model_bytes: int = 2 * GIBIBYTE     # of a run's initial params; later updates are measured by these
+    limits: Limits = field(default_factory=Limits)      # of its connections
 
     @property
     def is_loopback(self) -> bool:
@@ -107,7 +110,12 @@ def node_of(request: Request) -> CentralNode:
     return node
 
 
-Node = Annotated[CentralNode, Depends(node_of)]
+async def _node(request: Request) -> CentralNode:
+    """As a coroutine: FastAPI takes any other function to a thread, for every request."""
+    return node_of(request)
+
+
+Node = Annotated[CentralNode, Depends(_node)]
 
 
 async def client_of(request: Request, node: Node) -> ClientRecord:
@@ -115,7 +123,7 @@ async def client_of(request: Request, node: Node) -> ClientRecord:
     return await node.doors.client_of(request)
 
 
-def operator_of(request: Request, node: Node) -> None:
+async def operator_of(request: Request, node: Node) -> None:
     """Raises NotAuthorised unless the caller may operate this central node."""
     node.doors.require_operator(request)
 

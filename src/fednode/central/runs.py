@@ -17,9 +17,11 @@ from fednode.central.fleet import LeasedFleet
 from fednode.central.launch_check import LaunchCheck, check_launch, plan_run
 from fednode.central.leases import Leases
 from fednode.central.presence import Presence
+from fednode.central.uploads import Uploads
 from fednode.core.records import Run
 from fednode.core.status import RunStatus
-from fednode.errors import FednodeError, IllegalMove, RunHalted, StoreError, StoreFull
+from fednode.errors import FednodeError, IllegalMove, RunHalted, StoreAway, StoreDamaged, StoreError, StoreLocked
+from fednode.failpoints import reach
 from fednode.ports import Clock
 from fednode.rounds import run_rounds
 from fednode.store.queries import Queries
@@ -31,6 +33,7 @@ from fednode.wire.messages import RunRequest
 PAUSING = "pauses when the open round has ended"
 BY_A_PERSON = "by a person"
 TRY_AGAIN_S = 10.0          # a store that cannot write now (a full disk) is asked again
+RECONNECT_S = 1.0           # so is a database that does not answer
 ACTIVE = (RunStatus.RUNNING, RunStatus.QUEUED)
 
 log = structlog.get_logger(__name__)
@@ -40,12 +43,13 @@ class Runs:
     """What plays, and what waits for its turn."""
 
     def __init__(
-        self, store: SqlStore, queries: Queries, presence: Presence, leases: Leases, clock: Clock
+        self, store: SqlStore, queries: Queries, presence: Presence, leases: Leases, uploads: Uploads, clock: Clock
     ) -> None:
         self._store = store
         self._queries = queries
         self._presence = presence
         self._leases = leases
+        self._uploads = uploads
         self._clock = clock
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._chores: set[asyncio.Task[None]] = set()
@@ -71,7 +75,8 @@ class Runs:
             plan.wrong.raise_any()
             assert plan.config is not None and plan.chosen is not None
             run = await self._store.create_run(plan.config, plan.chosen.offer.metrics)
-        await self._schedule()
+            reach("run.created")
+        await self._see_to_queue()
         return await self._store.run(run.id)
 
     async def check(self, request: RunRequest) -> LaunchCheck:
@@ -88,7 +93,7 @@ class Runs:
             else:
                 await self._store.move_run(run_id, RunStatus.PAUSED, f"paused {BY_A_PERSON}", withdraw=is_now)
                 await self._end_task(run_id)
-        await self._schedule()
+        await self._see_to_queue()
         return await self._store.run(run_id)
 
     async def resume(self, run_id: str) -> Run:
@@ -101,7 +106,7 @@ class Runs:
                 raise IllegalMove(f"run #{run.number} is {run.status}: there is nothing to resume", fix="let it go on")
             else:
                 await self._store.move_run(run_id, RunStatus.QUEUED)
-        await self._schedule()
+        await self._see_to_queue()
         return await self._store.run(run_id)
 
     async def cancel(self, run_id: str) -> Run:
@@ -109,10 +114,18 @@ class Runs:
         async with self._lock:
             run = await self._store.move_run(run_id, RunStatus.CANCELLED, f"cancelled {BY_A_PERSON}", withdraw=True)
             await self._end_task(run_id)
-        await self._schedule()
+        await self._see_to_queue()
         return run
 
     # --- the queue ----------------------------------------------------------------------------------
+
+    async def _see_to_queue(self) -> None:
+        """After a decision, which stands: where the store cannot be written now, its turn in the queue comes later."""
+        try:
+            await self._schedule()
+        except StoreError as refusal:
+            log.error("queue.halted", error=refusal.message)
+            self._schedule_soon()
 
     async def _schedule(self) -> None:
         """Start whatever may play now: the running ones after a restart, then the queue in its order."""
@@ -131,7 +144,9 @@ class Runs:
 
     async def _start_or_wait(self, run: Run, before: Run | None) -> None:
         if before is None:
-            self._begin(await self._store.move_run(run.id, RunStatus.RUNNING))
+            started = await self._store.move_run(run.id, RunStatus.RUNNING)
+            reach("run.started")
+            self._begin(started)
             return
         reason = f"waiting for run #{before.number}, which has some of the same clients"
         if run.reason != reason:
@@ -150,9 +165,12 @@ class Runs:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("run.lost", run=run_id, error=repr(error))    # `_play` answers everything: this is a bug
         if not self._is_stopping:
-            chore = asyncio.create_task(self._schedule_surely())
-            self._chores.add(chore)
-            chore.add_done_callback(self._chores.discard)
+            self._schedule_soon()
+
+    def _schedule_soon(self) -> None:
+        chore = asyncio.create_task(self._schedule_surely())
+        self._chores.add(chore)
+        chore.add_done_callback(self._chores.discard)
 
     async def _schedule_surely(self) -> None:
         while True:
@@ -167,48 +185,57 @@ class Runs:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        await self._uploads.sweep(run_id)
 
     # --- playing --------------------------------------------------------------------------------------
 
     async def _play(self, run: Run) -> None:
-        """One run's loop, to its end or its halt. Where the disk is full it begins anew as soon as there is room."""
+        """One run's loop, to its end or its halt. Where the store cannot write it begins anew as soon as it can."""
         while True:
             try:
                 await self._play_rounds(await self._store.run(run.id))
             except RunHalted:
                 log.info("run.halted", run=run.id)
-            except StoreFull as full:
-                await self._wait_for_room(run.id, full)
+            except StoreDamaged as error:
+                await self._answer(run, error)
+            except StoreError as refusal:       # full, away, a disk that fails: what is committed is there
+                await self._wait_for_store(run.id, refusal)
                 continue
             except Exception as error:      # whatever a strategy does: the run says so, never silently
                 await self._answer(run, error)
+            await self._uploads.sweep(run.id)
             return
 
     async def _play_rounds(self, run: Run) -> None:
         strategy = load_strategy(run.config.strategy, run.config.strategy_config)
-        gate = partial(self._pause_if_wanted, run.id)
+        gate = partial(self._between_rounds, run.id)
         fleet = LeasedFleet(self._store, self._presence, self._leases, self._clock, gate)
         await run_rounds(run, strategy, fleet, self._store)
 
-    async def _wait_for_room(self, run_id: str, full: StoreFull) -> None:
-        """Say so (if there is room for that), and come back when something can be written again."""
-        log.error("run.waits", run=run_id, error=full.message)
-        await self._can_say(run_id, f"waits: {full.message}; {full.fix}. It goes on by itself")
-        await self._clock.sleep(TRY_AGAIN_S)
+    async def _wait_for_store(self, run_id: str, refusal: StoreError) -> None:
+        """Say so (if that can be written), and come back when something can be written again.
+
+        A commit whose end nobody was told is over by then, one way or the other: the run reads what became of it.
+        """
+        log.error("run.waits", run=run_id, error=refusal.message)
+        pause_s = RECONNECT_S if isinstance(refusal, StoreAway | StoreLocked) else TRY_AGAIN_S
+        await self._can_say(run_id, f"waits: {refusal.message}; {refusal.fix}. It goes on by itself")
+        await self._clock.sleep(pause_s)
         while not await self._can_say(run_id, ""):
-            await self._clock.sleep(TRY_AGAIN_S)
+            await self._clock.sleep(pause_s)
 
     async def _can_say(self, run_id: str, reason: str) -> bool:
         """Whether the run's reason could be written; a wish to pause stays where it stands."""
-        is_pausing = (await self._store.run(run_id)).reason == PAUSING
         try:
+            is_pausing = (await self._store.run(run_id)).reason == PAUSING
             await self._store.set_reason(run_id, PAUSING if is_pausing else reason)
         except StoreError:
             return False
         return True
 
-    async def _pause_if_wanted(self, run_id: str) -> None:
-        """Between two rounds: the pause that somebody asked for in the first of them. Raises RunHalted."""
+    async def _between_rounds(self, run_id: str) -> None:
+        """What came too late is dropped, and the pause begins that somebody asked for. Raises RunHalted."""
+        await self._uploads.sweep(run_id)
         if (await self._store.run(run_id)).reason == PAUSING:
             await self._store.move_run(run_id, RunStatus.PAUSED, f"paused {BY_A_PERSON}")
             raise RunHalted(f"run {run_id} is paused", fix="resume it")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
+from fednode.central.asked import Count
 from fednode.central.node import CentralNode, Node, Operator
 from fednode.central.waiting import first_of, hung_up
 from fednode.central.work_api import MAX_WAIT_S, Wait
@@ -20,7 +21,7 @@ from fednode.store.run_views import RunView
 from fednode.wire.messages import PauseRequest, RunRequest, RunSummary
 
 router = APIRouter(prefix="/api/v1", tags=["runs"], dependencies=[Operator])
-After = Annotated[int, Query(ge=0)]
+After = Count
 Limit = Annotated[int, Query(ge=1, le=1_000)]
 MAX_ROUNDS = 1_000              # of a history in one answer; `before` asks for older ones
 
@@ -46,7 +47,7 @@ async def check_run(body: RunRequest, node: Node) -> dict[str, Any]:
 
 @router.get("/runs/{ref}")
 async def show_run(
-    ref: str, node: Node, limit: Limit = MAX_ROUNDS, before: Annotated[int | None, Query(ge=0)] = None
+    ref: str, node: Node, limit: Limit = MAX_ROUNDS, before: Count | None = None
 ) -> dict[str, Any]:
     """A run by number, id or prefix: its summary, and the newest attempts of its rounds (below `before`)."""
     view = await node.queries.run_summary(ref)
@@ -86,7 +87,7 @@ async def cancel_run(ref: str, node: Node) -> RunSummary:
 @router.get("/runs/{ref}/metrics")
 async def run_metrics(
     ref: str, node: Node, name: str | None = None, client: str | None = None, phase: str | None = None,
-    from_round: Annotated[int, Query(ge=0)] = 0,
+    from_round: Count = 0,
 ) -> list[dict[str, Any]]:
     """Every number that was measured: of the pooled federation (client "") and of each client."""
     run = await node.queries.resolve_run(ref)

@@ -16,7 +16,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import uvicorn
@@ -25,18 +25,20 @@ from fednode.central.addresses import lan_url, local_url
 from fednode.central.app import create_app, living
 from fednode.central.certificate import Certificate
 from fednode.central.node import CentralNode, CentralSettings
-from fednode.central.tokens import write_private
+from fednode.central.tokens import drop_half_written, write_private
 from fednode.clock import SystemClock
 from fednode.errors import PortTaken, UsageError
+from fednode.failpoints import reach
 from fednode.ports import Clock
 from fednode.settings import note_path
 from fednode.store.sql import SqlStore
+from fednode.web.connections import Connections, Limits
 from fednode.wire.codec import disk_errors
 
 __all__ = ["CentralSettings", "Serving", "serve"]
 
 DRAIN_S = 8                     # for requests that are under way; then they are cut
-KEEP_ALIVE_S = 75               # of an idle connection: longer than a client's pause between two polls
+FILES_OF_A_CONNECTION = 4       # its socket, what it sends or takes, and room for the store
 BACKLOG = 2048
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 MEBIBYTE = 1 << 20
@@ -72,14 +74,15 @@ async def serve(
 ) -> None:
     """Be a central node until told to stop.
 
-    Raises UsageError (a bind beyond loopback without `is_insecure`), PortTaken, StoreLocked, StoreDamaged.
+    Raises UsageError (a bind beyond loopback without `is_insecure`, a wrong database), PortTaken, StoreLocked,
+    StoreDamaged, StoreAway, NotAuthorised.
     """
     clock = clock or SystemClock()
     _tune_malloc()
     _raise_file_limit()
     listening = listen(settings)
     try:
-        store = await SqlStore.open(settings.state_dir, clock)
+        store = await SqlStore.open(settings.state_dir, clock, settings.database)
         try:
             await _serve(settings, store, clock, listening, on_ready, stop or asyncio.Event())
         finally:
@@ -121,23 +124,27 @@ async def _serve(
     serving = _facts(settings, node, listening)
     with _stopped_by_signals(stop), _note(settings, serving):
         async with living(node):
-            await _answer_until(stop, web, listening, lambda: on_ready(serving))
+            await _answer_until(stop, store, web, listening, lambda: on_ready(serving))
 
 
 async def _answer_until(
-    stop: asyncio.Event, web: _Uvicorn, listening: socket.socket, on_ready: Callable[[], None]
+    stop: asyncio.Event, store: SqlStore, web: _Uvicorn, listening: socket.socket, on_ready: Callable[[], None]
 ) -> None:
+    """Raises StoreLocked where another central node took the store over."""
     answering = asyncio.create_task(web.serve(sockets=[listening]))
-    waiting = asyncio.create_task(stop.wait())
+    waiting, taken = asyncio.create_task(stop.wait()), asyncio.create_task(store.wait_until_taken())
     try:
         await web.wait_until_ready(answering)
         if web.started:
             on_ready()
-        await asyncio.wait({answering, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({answering, waiting, taken}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         waiting.cancel()
+        taken.cancel()
         web.should_exit = True
         await answering
+    if taken.done() and not taken.cancelled():
+        raise taken.result()
 
 
 class _Uvicorn(uvicorn.Server):
@@ -149,7 +156,8 @@ class _Uvicorn(uvicorn.Server):
             app,  # type: ignore[arg-type]
             log_config=None, access_log=False, lifespan="off", ws="none", server_header=False, backlog=BACKLOG,
             proxy_headers=False,        # what a proxy says of itself is for the doors to judge
-            timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=DRAIN_S,
+            http=Connections(_room(node.settings)).protocol,  # type: ignore[arg-type]
+            timeout_graceful_shutdown=DRAIN_S,
             ssl_certfile=None if tls is None else tls.cert_path, ssl_keyfile=None if tls is None else tls.key_path,
         ))
         self._node = node
@@ -165,6 +173,7 @@ class _Uvicorn(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._node.close_doors()
+        reach("doors.closed")
         await super().shutdown(sockets)
 
     async def wait_until_ready(self, answering: asyncio.Task[None]) -> None:
@@ -196,6 +205,7 @@ def _note(settings: CentralSettings, serving: Serving) -> Iterator[None]:
     path = note_path(settings.user_state_dir, serving.port)
     with disk_errors(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    drop_half_written(path)
     write_private(path, {
         "url": serving.url, "join_token": serving.join_token, "operator_token": serving.operator_token,
         "pid": os.getpid(), "certificate": serving.certificate.pem if serving.certificate else "",
@@ -255,6 +265,14 @@ def _tune_malloc() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 8 * MEBIBYTE)
         libc.mallopt(M_TRIM_THRESHOLD, 256 * MEBIBYTE)
+
+
+def _room(settings: CentralSettings) -> Limits:
+    """The limits of its connections, as far as this process may open files."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = min(settings.limits.max_connections, files // FILES_OF_A_CONNECTION)
+    of_address = most if settings.public_url else settings.limits.max_of_address    # a proxy brings everybody
+    return replace(settings.limits, max_connections=most, max_of_address=of_address)
 
 
 def _raise_file_limit() -> None:

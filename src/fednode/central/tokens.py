@@ -19,8 +19,10 @@ from pathlib import Path
 from cryptography.fernet import Fernet, InvalidToken
 
 from fednode.errors import NotAuthorised, StoreDamaged
+from fednode.failpoints import reach
 from fednode.ports import Clock
 from fednode.wire.codec import disk_errors
+from fednode.wire.durable import fsync
 
 TOKEN_BYTES = 32                        # 256 bits
 JOIN_DAYS = 7
@@ -48,6 +50,7 @@ class TokenFile:
         self._path = state_dir / FILE_NAME
         self._clock = clock
         self._is_loopback = is_loopback
+        drop_half_written(self._path)
         found = _read(self._path)
         self._tokens = found or Tokens(join_token="", join_made_s=0.0, operator_token=_new("op_"))
         if found is None or is_new_token:
@@ -149,7 +152,16 @@ def write_private(path: Path, content: object, *, is_durable: bool = True) -> No
             file.flush()
             if is_durable:
                 os.fsync(file.fileno())
+        reach("private_file.written")
         part.replace(path)
+        if is_durable:
+            fsync(path.parent)
+
+
+def drop_half_written(path: Path) -> None:
+    """What a crash has left of `write_private`; nobody else may be writing `path`. It holds secrets, too."""
+    for part in path.parent.glob(f"{path.name}.*.tmp"):
+        part.unlink(missing_ok=True)
 
 
 def _new(prefix: str) -> str:

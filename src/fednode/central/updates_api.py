@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, BackgroundTasks, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from fednode.central.answers import Refusal
+from fednode.central.asked import Count
+from fednode.central.leases import assignment_id
 from fednode.central.node import CentralNode, Client, Node
 from fednode.central.uploads import Upload, require_length
 from fednode.central.work_api import find_assignment
 from fednode.core.records import Assignment, Failure, Outcome, Round, Update
 from fednode.core.status import FailureCode
 from fednode.errors import BadParamsFile, Conflict, FednodeError, ParamsError, RoundClosed, TooLarge
+from fednode.failpoints import halves, reach, reach_after_sending
 from fednode.store import events, rules
 from fednode.store.received import received_update
 from fednode.store.records import Blob
@@ -31,7 +33,7 @@ from fednode.wire.messages import OFFSET_HEADER, Announcement, UploadTicket
 NO_PROGRESS_S = 60.0            # a body of which nothing comes for so long is given up; what came stays
 
 router = APIRouter(prefix="/api/v1/assignments/{assignment}/update", tags=["work"])
-Offset = Annotated[int, Query(ge=0)]
+Offset = Count
 
 
 @router.post("")
@@ -47,6 +49,7 @@ async def announce_update(assignment: str, body: Announcement, client: Client, n
     except (ParamsError, TooLarge) as error:
         await _refuse(node, round_, client.name, error)
         raise
+    reach("update.announced", round_.number)
     node.activity.note(client.name, round_, "uploading")
     return await _ticket(node, assignment, round_, client.name, upload)
 
@@ -62,7 +65,7 @@ async def tell_offset(assignment: str, client: Client, node: Node) -> Response:
 
 @router.put("")
 async def receive_update(
-    assignment: str, client: Client, node: Node, request: Request, offset: Offset = 0
+    assignment: str, client: Client, node: Node, request: Request, afterwards: BackgroundTasks, offset: Offset = 0
 ) -> UploadTicket:
     """The announced bytes, from `offset` on. A broken connection loses nothing; the last byte makes the report."""
     round_, found = await find_assignment(node, client.name, assignment)
@@ -72,11 +75,22 @@ async def receive_update(
     await _require_wanted(node, round_, found)
     upload = await node.uploads.find(round_, client.name)
     require_length(upload, offset, request.headers.get("content-length"))
-    await node.uploads.receive(upload, _chunks(request, node, client.name))
+    reach("update.begun", round_.number)
+    try:
+        await node.uploads.receive(upload, _chunks(request, node, client.name, round_, upload))
+    except (Refusal, Conflict):         # cut or broken off: perhaps because its round is over
+        await _require_wanted(node, *await find_assignment(node, client.name, assignment))
+        raise
+    await node.doors.client_of(request)     # it may have been revoked meanwhile
+    reach("update.received", round_.number)
+    afterwards.add_task(reach_after_sending, "update.answered", round_.number)
     return await _ticket(node, assignment, round_, client.name, upload)
 
 
 async def _received(node: CentralNode, round_: Round, client: str) -> Placed | None:
+    """What the store has of this client's update. Nothing as long as it is waited for."""
+    if node.leases.find(client, assignment_id(round_)) is not None:
+        return None
     return await node.store.read(lambda c: received_update(c, round_, client))
 
 
@@ -90,12 +104,14 @@ async def _require_wanted(node: CentralNode, round_: Round, found: Assignment) -
         raise
 
 
-async def _chunks(request: Request, node: CentralNode, client: str) -> AsyncIterator[bytes]:
+async def _chunks(
+    request: Request, node: CentralNode, client: str, round_: Round, upload: Upload
+) -> AsyncIterator[bytes]:
     """The body as it comes; each piece is a sign of life."""
     stream = aiter(request.stream())
     while True:
         try:
-            async with asyncio.timeout(NO_PROGRESS_S):
+            async with asyncio.timeout(NO_PROGRESS_S) as upload.waiting:
                 chunk = await anext(stream)
         except StopAsyncIteration:
             return
@@ -103,7 +119,8 @@ async def _chunks(request: Request, node: CentralNode, client: str) -> AsyncIter
             raise Refusal(408, "timed_out", "the body broke off", "ask by HEAD for the offset, and go on") from None
         node.presence.heard(client)
         if chunk:
-            yield chunk
+            for piece in halves(chunk, "update.half_received", round_.number):
+                yield piece
 
 
 async def _ticket(node: CentralNode, assignment: str, round_: Round, client: str, upload: Upload) -> UploadTicket:
@@ -123,7 +140,7 @@ async def _report(node: CentralNode, round_: Round, client: str, upload: Upload)
     blob = await _sound_blob(node, round_, client, upload)
     announced = upload.announced
     update = Update(
-        client=client, params=read_params(blob.path), num_examples=announced.num_examples,
+        client=client, params=await asyncio.to_thread(read_params, blob.path), num_examples=announced.num_examples,
         environment=announced.environment,
     )
     try:
@@ -131,6 +148,7 @@ async def _report(node: CentralNode, round_: Round, client: str, upload: Upload)
     except FednodeError:
         node.uploads.drop(upload)
         raise
+    reach("update.committed", round_.number)
     node.uploads.forget(upload)
     node.leases.settle(round_, client)
     node.activity.rest(client)
@@ -139,6 +157,7 @@ async def _report(node: CentralNode, round_: Round, client: str, upload: Upload)
 async def _sound_blob(node: CentralNode, round_: Round, client: str, upload: Upload) -> Blob:
     try:
         await node.uploads.require_arrived(upload)
+        reach("update.fsynced", round_.number)
     except BadParamsFile:
         node.uploads.drop(upload)
         raise

@@ -8,7 +8,7 @@ damaged is dropped, and sent again. Routes and the order of things: `work_api`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +21,23 @@ from fednode.central.tokens import write_private
 from fednode.core.params import Manifest, require_finite
 from fednode.core.records import Round
 from fednode.core.status import RoundKind
-from fednode.errors import BadParamsFile, Conflict, NotFound, ParamsError, ParamsMismatch, StoreDamaged, TooLarge
+from fednode.errors import (
+    BadParamsFile,
+    Conflict,
+    NotFound,
+    ParamsError,
+    ParamsMismatch,
+    StoreDamaged,
+    StoreError,
+    TooLarge,
+)
 from fednode.ports import Clock
-from fednode.store.params_files import fsync, round_key
+from fednode.store.params_files import round_key
 from fednode.store.records import Blob
 from fednode.store.sql import SqlStore
 from fednode.wire.body_check import BodyCheck
 from fednode.wire.codec import digest_of_file, disk_errors, read_header, read_params
+from fednode.wire.durable import fsync
 from fednode.wire.messages import OFFSET_HEADER, Announcement
 
 PIECE_BYTES = 1 << 20
@@ -38,6 +48,7 @@ NOTE_SUFFIX = ".json"
 class Upload:
     """One body under way."""
 
+    key: str                            # of its client's part in its round
     path: Path
     announced: Announcement
     check: BodyCheck | None             # None: the first params of a run, which nothing can be held against yet
@@ -45,16 +56,24 @@ class Upload:
     offset: int = 0                     # bytes on disk, all of them seen by `check`
     defect: ParamsError | TooLarge | None = None      # the rest still comes in: its digest tells whose fault it is
     writer: int = 0                     # a new connection takes over from one that may be dead
+    waiting: asyncio.Timeout | None = None      # of the writer, for its next bytes
     has_begun: bool = False
     finishing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def note_path(self) -> Path:
-        return self.path.with_name(f"{self.path.name}{NOTE_SUFFIX}")
+        return _note_of(self.path)
 
     @property
     def is_complete(self) -> bool:
         return self.offset == self.announced.num_bytes
+
+    def interrupt(self) -> None:
+        """Whoever writes to it ends now, be it in the middle of a wait for bytes that never come."""
+        self.writer += 1
+        if self.waiting is not None:
+            with suppress(RuntimeError):        # that wait is over
+                self.waiting.reschedule(0)
 
 
 class Uploads:
@@ -64,35 +83,38 @@ class Uploads:
         self._store = store
         self._clock = clock
         self._max_model_bytes = max_model_bytes
-        self._open: dict[Path, Upload] = {}
-        self._manifests: dict[str, Manifest] = {}       # by sha256 of the base model: a few bytes a tensor
+        self._open: dict[str, Upload] = {}              # by `_key`: a client brings one body at a time
+        self._found = _by_key(store.incoming_dir)       # what an earlier process left
+        self._rounds: dict[str, str] = {}               # by run: the key of the round for which updates come
+        self._manifests: dict[str, Manifest] = {}       # by run: all of its models have the same one
 
     async def announce(self, round_: Round, client: str, announced: Announcement) -> Upload:
         """The upload, begun or gone on with. Raises ParamsMismatch or TooLarge for a size that cannot be right."""
         self._require_sane(round_, announced)
         check = await self._new_check(round_, announced)
-        path = self._store.incoming_path(round_, client, announced.digest)
-        upload = self._open.get(path)
+        await self._drop_earlier(round_)
+        key, path = _key(round_, client), self._store.incoming_path(round_, client, announced.digest)
+        upload = self._open.get(key)
         if upload is None or upload.announced != announced:
-            self._close(round_, client)
-            upload = self._open[path] = Upload(
-                path=path, announced=announced, check=check, announced_s=self._clock.wall_s()
+            self._unlink_others(key, path)
+            upload = self._open[key] = Upload(
+                key=key, path=path, announced=announced, check=check, announced_s=self._clock.wall_s()
             )
         async with upload.finishing:
             if not upload.has_begun:
-                await asyncio.to_thread(self._begin, upload, round_, client)
+                await asyncio.to_thread(_begin, upload)
         return upload
 
     async def find(self, round_: Round, client: str) -> Upload:
         """The announced upload of a client, read from disk after a restart. Raises NotFound."""
-        for upload in self._of_client(round_, client):
+        if (upload := self._open.get(_key(round_, client))) is not None:
             return upload
-        announced = await asyncio.to_thread(self._read_note, round_, client)
+        announced = await asyncio.to_thread(self._read_note, _key(round_, client))
         return await self.announce(round_, client, announced)
 
     async def receive(self, upload: Upload, chunks: AsyncIterator[bytes]) -> None:
         """Write what comes behind `upload.offset`. A bad body is kept coming: only its end tells whose fault it is."""
-        upload.writer += 1
+        upload.interrupt()
         me = upload.writer
         with disk_errors(upload.path), upload.path.open("ab", buffering=0) as file:
             async for chunk in chunks:
@@ -101,8 +123,17 @@ class Uploads:
                 _take(upload, file, chunk)
 
     async def require_arrived(self, upload: Upload) -> None:
-        """Make a whole body durable. Raises BadParamsFile where it is not what was announced: the line's fault."""
-        await asyncio.to_thread(fsync, upload.path)
+        """Make a whole body durable. Raises BadParamsFile where it is not what was announced: the line's fault.
+
+        Raises StoreFull, StoreError where the disk refuses it. Then it must come anew: its bytes are lost, and to
+        fsync them again would succeed.
+        """
+        try:
+            with disk_errors(upload.path):
+                await asyncio.to_thread(fsync, upload.path)
+        except StoreError:
+            self.drop(upload)
+            raise
         if await asyncio.to_thread(_digest, upload) != upload.announced.digest:
             raise BadParamsFile(
                 f"the body of {upload.announced.num_bytes:,} bytes arrived damaged: its digest is another one",
@@ -122,38 +153,56 @@ class Uploads:
 
     def drop(self, upload: Upload) -> None:
         """Forget it, and what has come of it."""
-        upload.writer += 1
+        upload.interrupt()
         upload.path.unlink(missing_ok=True)
         self.forget(upload)
 
     def drop_all(self, round_: Round, client: str) -> None:
         """Whatever this client had begun for this assignment, in this process or before it."""
-        self._close(round_, client)
-        self._unlink_all(round_, client, kept=())
+        self._unlink_others(_key(round_, client), kept=None)
+
+    async def sweep(self, run_id: str) -> None:
+        """Drop whatever is under way for a run that has no open round: nobody would take it."""
+        await self._drop(f"{run_id}.", kept=None)
+        self._rounds.pop(run_id, None)
+        self._manifests.pop(run_id, None)
 
     def is_open(self, upload: Upload) -> bool:
         """Whether it was neither dropped nor taken."""
-        return self._open.get(upload.path) is upload
+        return self._open.get(upload.key) is upload
 
     def forget(self, upload: Upload) -> None:
         """Its file has moved to its place."""
         upload.note_path.unlink(missing_ok=True)
-        self._open.pop(upload.path, None)
+        if self.is_open(upload):
+            del self._open[upload.key]
 
-    def _of_client(self, round_: Round, client: str) -> list[Upload]:
-        return [upload for path, upload in self._open.items() if _is_of(path, round_, client)]
+    async def _drop_earlier(self, round_: Round) -> None:
+        """A run has one open round: what lies here of its earlier ones came too late, and would lie here for ever."""
+        if self._rounds.get(round_.run_id) != round_key(round_):
+            self._rounds[round_.run_id] = round_key(round_)
+            await self._drop(f"{round_.run_id}.", kept=f"{round_key(round_)}.")
 
-    def _close(self, round_: Round, client: str) -> None:
-        """Nobody writes to what this client had begun any more; the files stay."""
-        for upload in self._of_client(round_, client):
-            upload.writer += 1
-            del self._open[upload.path]
+    async def _drop(self, prefix: str, kept: str | None) -> None:
+        """All whose key begins so, but not with `kept`."""
+        def is_due(key: str) -> bool:
+            return key.startswith(prefix) and not (kept and key.startswith(kept))
 
-    def _unlink_all(self, round_: Round, client: str, kept: Collection[Path]) -> None:
-        for path in self._store.incoming_dir.glob(f"{round_key(round_)}.*"):
-            is_ours = _is_of(path, round_, client) or _is_of(path.with_suffix(""), round_, client)
-            if is_ours and path not in kept:
-                path.unlink(missing_ok=True)
+        for key, upload in list(self._open.items()):
+            if is_due(key):
+                upload.interrupt()
+                async with upload.finishing:        # who reports it just now hears that it came too late
+                    self.drop(upload)
+        for key in [key for key in self._found if is_due(key)]:
+            _unlink(self._found.pop(key))
+
+    def _unlink_others(self, key: str, kept: Path | None) -> None:
+        """Nobody writes any more to what a client had begun under this key; its files go, but for the one `kept`."""
+        if (upload := self._open.pop(key, None)) is not None:
+            upload.interrupt()
+            self._found[key] = [upload.path, upload.note_path]
+        stays = () if kept is None else (kept, _note_of(kept))
+        _unlink(path for path in self._found.pop(key, ()) if path not in stays)
 
     def _require_sane(self, round_: Round, announced: Announcement) -> None:
         if round_.kind is RoundKind.EVALUATE:
@@ -169,34 +218,49 @@ class Uploads:
     async def _new_check(self, round_: Round, announced: Announcement) -> BodyCheck | None:
         if round_.kind is RoundKind.INIT:
             return None
-        if round_.base_model not in self._manifests:
+        if round_.run_id not in self._manifests:
             path = self._store.model_path(round_.base_model)
-            self._manifests[round_.base_model] = await asyncio.to_thread(_read_manifest, path)
-        return BodyCheck(self._manifests[round_.base_model], announced.num_bytes)
+            self._manifests[round_.run_id] = await asyncio.to_thread(_read_manifest, path)
+        return BodyCheck(self._manifests[round_.run_id], announced.num_bytes)
 
-    def _begin(self, upload: Upload, round_: Round, client: str) -> None:
-        """Note the announcement; what came before a restart is checked again, from its first byte."""
-        self._unlink_all(round_, client, kept=(upload.path, upload.note_path))
-        write_private(upload.note_path, upload.announced.model_dump(mode="json"), is_durable=False)
-        upload.path.touch(mode=0o600)
-        with upload.path.open("rb") as file:
-            while piece := file.read(PIECE_BYTES):
-                _check(upload, piece)
-        upload.has_begun = True
-
-    def _read_note(self, round_: Round, client: str) -> Announcement:
+    def _read_note(self, key: str) -> Announcement:
         """As an earlier process noted it."""
-        for path in self._store.incoming_dir.glob(f"{round_key(round_)}.*{NOTE_SUFFIX}"):
-            if _is_of(path.with_suffix(""), round_, client):
+        for path in self._found.get(key, ()):
+            if path.suffix == NOTE_SUFFIX:
                 with suppress(OSError, ValidationError):
                     return Announcement.model_validate_json(path.read_bytes())
-        raise NotFound(f"no update of {client!r} is announced for this assignment", fix="announce it first")
+        raise NotFound("no update is announced for this assignment", fix="announce it first")
 
 
-def _is_of(path: Path, round_: Round, client: str) -> bool:
-    """Whether a body's path is one of this client's. A digest has no dot, a name may have some."""
-    name, _, digest = path.name.rpartition(".")
-    return bool(digest) and name == f"{round_key(round_)}.{client}"
+def _key(round_: Round, client: str) -> str:
+    return f"{round_key(round_)}.{client}"
+
+
+def _by_key(folder: Path) -> dict[str, list[Path]]:
+    """Files of bodies and their notes. A digest has no dot, a name may have some."""
+    found: dict[str, list[Path]] = {}
+    for path in folder.iterdir():
+        found.setdefault(path.name.removesuffix(NOTE_SUFFIX).rpartition(".")[0], []).append(path)
+    return found
+
+
+def _begin(upload: Upload) -> None:
+    """Note the announcement; what came before a restart is checked again, from its first byte."""
+    write_private(upload.note_path, upload.announced.model_dump(mode="json"), is_durable=False)
+    upload.path.touch(mode=0o600)
+    with upload.path.open("rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            _check(upload, piece)
+    upload.has_begun = True
+
+
+def _note_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}{NOTE_SUFFIX}")
+
+
+def _unlink(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def require_length(upload: Upload, offset: int, length: str | None) -> None:

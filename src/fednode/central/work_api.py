@@ -17,6 +17,7 @@ from fednode.core.metrics import Metrics
 from fednode.core.records import Assignment, Failure, Outcome, Round
 from fednode.core.status import AssignmentStatus, RoundKind, RoundStatus, is_final
 from fednode.errors import BadConfig, NotFound, TaskFailed
+from fednode.failpoints import reach
 from fednode.store.received import part_of
 from fednode.wire.messages import AssignmentBody, FailureBody, Progress, Work
 
@@ -75,9 +76,8 @@ async def _may_go_on(node: CentralNode, client: str, holding: str) -> bool:
 async def _body_of(node: CentralNode, post: Post) -> AssignmentBody:
     """The answer; that it was delivered is noted in the store's own time: a lost note is a delivery more."""
     run, round_ = post.run, post.round
-    await node.store.mark_leased(Assignment(
-        run_id=run.id, number=round_.number, attempt=round_.attempt, client=post.client, kind=round_.kind
-    ))
+    await node.store.mark_leased(post.assignment)
+    reach("assignment.leased", round_.number)
     return AssignmentBody(
         id=post.id, run_id=run.id, run_number=run.number, number=round_.number, attempt=round_.attempt,
         kind=round_.kind, rounds=run.config.rounds, task=run.config.task, fingerprint=run.config.fingerprint,
@@ -87,11 +87,16 @@ async def _body_of(node: CentralNode, post: Post) -> AssignmentBody:
 
 
 async def find_assignment(node: CentralNode, client: str, assignment: str) -> tuple[Round, Assignment]:
-    """The round of an assignment id, and this client's part in it. Raises NotFound."""
+    """The round of an assignment id, and this client's part in it. Raises NotFound.
+
+    What is waited for is known without the store, which has the last word when it takes the report.
+    """
+    if (post := node.leases.find(client, assignment)) is not None:
+        return post.round, post.assignment
     run_id, _, rest = assignment.partition(".")
     number, _, attempt = rest.partition(".")
-    if not (number.isdecimal() and attempt.isdecimal() and len(rest) < 20):
-        raise NotFound(f"there is no assignment {assignment!r}", fix="ask for work again")
+    if not (number.isdecimal() and attempt.isdecimal() and rest.isascii() and len(rest) < 20):
+        raise NotFound(f"there is no assignment {assignment[:100]!r}", fix="ask for work again")
     return await node.store.read(lambda c: part_of(c, run_id, int(number), int(attempt), client))
 
 
@@ -107,6 +112,7 @@ async def report_metrics(assignment: str, body: Progress, client: Client, node: 
         node.activity.note(client.name, round_, "training", epoch=epoch.epoch, values=epoch.values)
     if body.evaluation is not None:
         await node.store.report_evaluation(round_, client.name, _metrics(body.evaluation))
+        reach("evaluation.committed", round_.number)
         if round_.kind is RoundKind.EVALUATE:
             node.leases.settle(round_, client.name)
             node.activity.rest(client.name)
@@ -129,8 +135,8 @@ async def report_failure(assignment: str, body: FailureBody, client: Client, nod
 def _metrics(body: dict[str, Any]) -> Metrics:
     """Null stands for what JSON cannot say: a loss that is not a number. Raises BadConfig."""
     try:
-        values = {name: float("nan") if value is None else value for name, value in dict(body["values"]).items()}
-        counts = {split: int(count) for split, count in dict(body["num_examples"]).items()}
+        values = {name: float("nan") if value is None else value for name, value in body["values"].items()}
+        counts = {split: int(count) for split, count in body["num_examples"].items()}
         return Metrics.from_json({"values": values, "num_examples": counts})
-    except (KeyError, TypeError, ValueError, TaskFailed) as error:
+    except (KeyError, AttributeError, TypeError, ValueError, OverflowError, TaskFailed) as error:
         raise BadConfig(f"evaluation: no metrics ({error})", fix="send `core.metrics.Metrics` as JSON") from None

@@ -14,6 +14,7 @@ from pathlib import Path
 from fednode.child import messages
 from fednode.child.link import ChildDied, Link
 from fednode.child.messages import Message
+from fednode.core.data_report import DataReport
 from fednode.core.json import JsonObject
 from fednode.core.metrics import Metrics
 from fednode.core.records import Failure, Offer, Outcome
@@ -60,6 +61,11 @@ class Child:
             {"what": "offer", "spec": spec, "site": messages.site_to_json(site or self._site)}
         )
         return Offer.from_json(answer["offer"])
+
+    async def report(self, spec: str) -> DataReport | None:
+        """What the site's data folder has, file by file; None where the task does not tell. Raises as `offer`."""
+        answer = await self._asked({"what": "report", "spec": spec, "site": messages.site_to_json(self._site)})
+        return messages.report_from_json(answer["report"]) if answer["report"] else None
 
     async def card(self, task: str) -> TaskCard:
         """What one may ask the models of the installed task. Raises NotFound, or what the task raised."""
@@ -176,7 +182,8 @@ def _outcome(answer: Message, order: Order, update_file: Path, seen: list[Metric
         row = answer["outcome"]
         return messages.outcome_from_json(row, read_params(update_file) if row["update"] else None)
     except FednodeError as error:
-        return _failed(order, seen, FailureCode.TASK_ERROR, f"{error.message}; {error.fix}")
+        trace = answer.get("traceback", "")
+        return _failed(order, seen, FailureCode.TASK_ERROR, f"{error.message}; {error.fix}", trace)
 
 
 def _failed(order: Order, seen: list[Metrics], code: FailureCode, reason: str, trace: str = "") -> Outcome:

@@ -88,8 +88,11 @@ class Link:
             return messages.unpack(await self._from_child.readexactly(length))
         except (asyncio.IncompleteReadError, OSError):
             was_killed = self._is_killed
+            if not was_killed:      # it is about to end by itself, or it closed its pipes
+                await self._within(FAREWELL_S, self._process.wait())
+            returncode = self._process.returncode
             await self.kill()
-            raise self._death(was_killed) from None
+            raise self._death(returncode, was_killed) from None
 
     def hang_up(self) -> None:
         """End a wait for a frame that will not come."""
@@ -104,8 +107,8 @@ class Link:
         await self._within(FAREWELL_S, self._process.wait())
         await self._within(FAREWELL_S, _finished(self._listening))
 
-    def _death(self, is_wanted: bool) -> ChildDied:
-        died = f"the task's process died: {cause(self._process.returncode)}"
+    def _death(self, returncode: int | None, is_wanted: bool) -> ChildDied:
+        died = f"the task's process died: {cause(returncode)}"
         return ChildDied(
             "the task's process was stopped" if is_wanted else died,
             fix="see its last output; the next visit starts a new process",

@@ -14,7 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -24,10 +24,11 @@ from fednode.core.json import canonical_json
 from fednode.core.metrics import Metrics
 from fednode.core.records import Outcome
 from fednode.errors import FednodeError, TaskFailed, VersionMismatch
+from fednode.failpoints import reach
 from fednode.tasks.base import Task
 from fednode.tasks.predictions import card_of, predict
 from fednode.tasks.registry import TaskType, load_installed, load_task, offer_of
-from fednode.visit import run_visit
+from fednode.visit import described, run_visit
 from fednode.wire.codec import read_params, write_params
 
 PR_SET_PDEATHSIG = 1            # linux/prctl.h
@@ -60,7 +61,8 @@ class Line:
     sink: int
     requests: queue.SimpleQueue[Message] = field(default_factory=queue.SimpleQueue)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    cancelled: int = 0          # number of the visit that is no longer wanted
+    visiting: int = 0           # number of the visit under way
+    cancelled: int = 0          # of one that is no longer wanted
 
     @staticmethod
     def take() -> Line:
@@ -100,11 +102,17 @@ class Line:
     def next_request(self) -> Message:
         return self.requests.get()
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message, visit: int | None = None) -> None:
+        """`visit`: it tells of that one, and is dropped where that is over: a task may leave threads behind."""
         frame = memoryview(messages.pack(message))
         with self.lock:             # a task may report from a thread of its own
-            while frame:
+            while frame and visit in (None, self.visiting):
                 frame = frame[os.write(self.sink, frame) :]
+
+    def visit(self, number: int) -> None:
+        """From here on the line tells of this visit; 0: of none."""
+        with self.lock:
+            self.visiting = number
 
 
 def end_with_all_below() -> None:
@@ -120,12 +128,14 @@ class Reporter:
 
     line: Line
     visit: int
+    round: int
 
     def evaluated(self, metrics: Metrics) -> None:
-        self.line.send({"what": "evaluated", "metrics": metrics.to_json()})
+        self.line.send({"what": "evaluated", "metrics": metrics.to_json()}, self.visit)
 
     def progressed(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        self.line.send({"what": "progressed", "epoch": epoch, "metrics": {k: float(v) for k, v in metrics.items()}})
+        reach("epoch.trained", self.round)
+        self.line.send({"what": "progressed", "epoch": epoch, "metrics": dict(metrics)}, self.visit)
 
     def is_cancelled(self) -> bool:
         return self.line.cancelled == self.visit
@@ -137,10 +147,10 @@ def _answer(request: Message, line: Line) -> Message:
         return _ANSWERS[request["what"]](request, line)
     except FednodeError as error:
         return messages.error_to_json(error)
-    except Exception as error:      # a stranger's code: it must not take the line down
+    except BaseException as error:  # a stranger's code: it must not take the line down. No Ctrl-C comes here
         traceback.print_exc()
-        reason = TaskFailed(f"{type(error).__name__}: {error}", fix="see the task's output above this line")
-        return messages.error_to_json(reason)
+        reason = TaskFailed(described(error), fix="see the task's output above this line")
+        return messages.error_to_json(reason, traceback.format_exc())
 
 
 def _offer(request: Message, line: Line) -> Message:
@@ -148,16 +158,26 @@ def _offer(request: Message, line: Line) -> Message:
     return {"what": "offer", "offer": offer.to_json()}
 
 
+def _report(request: Message, line: Line) -> Message:
+    found = _load(request["spec"]).bind({}).report(messages.site_from_json(request["site"]))
+    return {"what": "report", "report": found and asdict(found)}
+
+
 def _visit(request: Message, line: Line) -> Message:
     order = messages.order_from_json(request["order"])
     task = _bind(request["spec"], canonical_json(order.config))
     _require_same(_load(request["spec"]), order.fingerprint)
     params = None if request["params_file"] is None else read_params(Path(request["params_file"]))
+    reporter = Reporter(line=line, visit=request["visit"], round=order.number)
+    line.visit(reporter.visit)
     outcome = run_visit(
-        task, messages.site_from_json(request["site"]), order, params, Reporter(line=line, visit=request["visit"]),
+        task, messages.site_from_json(request["site"]), order, params, reporter,
         request["state_dir"] and Path(request["state_dir"]),
     )
+    line.visit(0)
+    reach("update.trained", order.number)
     _save(outcome, Path(request["update_file"]))
+    reach("update.written", order.number)
     return {"what": "outcome", "outcome": messages.outcome_to_json(outcome)}
 
 
@@ -177,7 +197,7 @@ def _predict(request: Message, line: Line) -> Message:
     return {"what": "probabilities", "probabilities": predict(task, params, pictures).tolist()}
 
 
-_ANSWERS = {"offer": _offer, "visit": _visit, "card": _card, "predict": _predict}
+_ANSWERS = {"offer": _offer, "report": _report, "visit": _visit, "card": _card, "predict": _predict}
 
 
 def _require_same(task: TaskType, fingerprint: str) -> None:

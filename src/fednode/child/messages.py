@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from fednode.core.data_report import DataReport, Problem, SkippedFile
 from fednode.core.metrics import Metrics
 from fednode.core.params import Params
 from fednode.core.records import Failure, Outcome, Update
@@ -41,7 +42,8 @@ def unpack(body: bytes) -> Message:
 
 
 def site_to_json(site: Site) -> Message:
-    return asdict(site) | {"data": None if site.data is None else str(site.data)}
+    """Its data folder from the root on: a task may go elsewhere in its process."""
+    return asdict(site) | {"data": None if site.data is None else str(site.data.absolute())}
 
 
 def site_from_json(row: Message) -> Site:
@@ -102,8 +104,15 @@ def pictures_from_json(row: Message) -> Bytes:
     return np.frombuffer(b64decode(row["base64"]), np.uint8).reshape(row["shape"])
 
 
-def error_to_json(error: FednodeError) -> Message:
-    return {"what": "error", "code": error.code, "message": error.message, "fix": error.fix}
+def report_from_json(row: Message) -> DataReport:
+    return DataReport(
+        splits=row["splits"], skipped=tuple(SkippedFile(**file) for file in row["skipped"]),
+        problems=tuple(Problem(**problem) for problem in row["problems"]),
+    )
+
+
+def error_to_json(error: FednodeError, trace: str = "") -> Message:
+    return {"what": "error", "code": error.code, "message": error.message, "fix": error.fix, "traceback": trace}
 
 
 def error_from_json(row: Message) -> FednodeError:

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fednode.cli import central, client, clients, config, demo, doctor, models, run, runs, simulate
+from fednode.cli import bench, central, client, clients, config, demo, doctor, models, run, runs, simulate
 from fednode.cli.output import Command, plain
 
 _ORDER = (
     "demo", "central", "client", "run", "runs", "logs", "pause", "resume", "cancel", "clients", "models", "simulate",
-    "doctor", "config",
+    "doctor", "bench", "config",
 )
 
 
@@ -62,6 +62,7 @@ app.add_typer(central.app, name="central")
 app.add_typer(runs.app, name="runs")
 app.add_typer(clients.app, name="clients")
 app.add_typer(models.app, name="models")
+app.add_typer(bench.app, name="bench")
 app.add_typer(config.app, name="config")
 
 

@@ -29,6 +29,7 @@ def central(
     host: Annotated[str | None, typer.Option("--host", metavar="ADDRESS", help="Where to listen. [FEDNODE_HOST; default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option("--port", metavar="PORT", min=0, max=65535, help="[FEDNODE_PORT; default: 5000]")] = None,
     state_dir: o.StateDir = None,
+    database: Annotated[str | None, typer.Option("--database", metavar="URL", help="PostgreSQL for its rows, postgresql://USER@HOST/NAME; params stay in the state dir. [FEDNODE_DATABASE; default: SQLite in the state dir]")] = None,
     new_token: Annotated[bool, typer.Option("--new-token", help="Make a new join token; the old one admits nobody any more.")] = False,
     tls_cert: Annotated[Path | None, typer.Option("--tls-cert", metavar="FILE", help="Certificate for TLS, in PEM form; its chain may follow it. [FEDNODE_TLS_CERT]")] = None,
     tls_key: Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="The certificate's private key. [FEDNODE_TLS_KEY]")] = None,
@@ -46,11 +47,13 @@ def central(
     from fednode.settings import load_settings
 
     configure_logs()
-    settings = load_settings(host=host, port=port, tls_cert=tls_cert, tls_key=tls_key, public_url=public_url)
+    settings = load_settings(
+        host=host, port=port, database=database, tls_cert=tls_cert, tls_key=tls_key, public_url=public_url,
+    )
     clock = SystemClock()
     chosen = CentralSettings(
         host=settings.host, port=settings.port, state_dir=state_dir or settings.state_dir / "central",
-        user_state_dir=settings.state_dir, is_new_token=new_token, is_insecure=insecure,
+        database=settings.database, user_state_dir=settings.state_dir, is_new_token=new_token, is_insecure=insecure,
         certificate=load_certificate(settings.tls_cert, settings.tls_key, clock.wall_s()),
         public_url=checked_public_url(settings.public_url),
     )

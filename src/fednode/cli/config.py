@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import typer
 
 from fednode.cli import options as o
@@ -36,9 +38,11 @@ def show(as_json: o.AsJson = False) -> None:
         )
 
 
-def _masked(token: object) -> str:
-    """Its kind alone: `join_...`."""
-    text = str(token)
+def _masked(secret: object) -> str:
+    """A token's kind alone: `join_...`; an address without its password."""
+    text = str(secret)
+    if "://" in text and text.count("@") < 2:       # with more of them nobody knows where the password ends
+        return re.sub("://([^:@]*):.*@", "://\\1:...@", text, flags=re.DOTALL).partition("?")[0]
     kind, is_known, _ = text.partition("_")
     return f"{kind}_..." if is_known and len(kind) <= 4 else "..." if text else ""
 

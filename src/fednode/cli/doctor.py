@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fednode.doctor.findings import Finding
 
 STYLES = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
+BIG_BYTES = 1_000_000_000        # to read this takes seconds: tell how far we are
 DoctorCentral = Annotated[str | None, typer.Option("--central", metavar="URL", help="Check this machine as a client node of that central node. [default: check it as a central node]")]
 
 
@@ -29,6 +30,7 @@ def doctor(
     state_dir: o.StateDir = None,
     token: o.Token = None,
     ca: o.Ca = None,
+    whole_store: Annotated[bool, typer.Option("--store", help="Read all that a central node keeps in its state dir, and nothing else: every row, every file's hash.")] = False,
     as_json: o.AsJson = False,
 ) -> None:
     """Check this machine: each finding with its fix. Registers nothing, changes nothing."""
@@ -37,7 +39,9 @@ def doctor(
 
     settings = load_settings(central=central, name=name, data=data, threads=threads, token=token, ca=ca)
     of_site = (tasks, offline_sample, state_dir)
-    if central is not None:
+    if whole_store:
+        found = _of_store(settings, state_dir, Voice(as_json))
+    elif central is not None:
         found = _as_client(settings, of_site)
     elif data is not None or tasks or offline_sample:
         found = _as_site(settings, of_site)
@@ -52,6 +56,22 @@ def _as_central(settings: Any, state_dir: Path | None) -> list[Finding]:
     from fednode.doctor.examine import examine_central
 
     return asyncio.run(examine_central(settings, state_dir or settings.state_dir / "central", SystemClock()))
+
+
+def _of_store(settings: Any, state_dir: Path | None, voice: Voice) -> list[Finding]:
+    from fednode.core.units import size_text
+    from fednode.doctor.whole_store import whole_store
+
+    said = 0
+
+    def told(num_read: int, num_all: int) -> None:
+        nonlocal said
+        tenths = num_read * 10 // max(1, num_all)
+        if num_all > BIG_BYTES and tenths > said:
+            said = tenths
+            voice.note(f"{tenths * 10} % of {size_text(num_all)} are read")
+
+    return whole_store(state_dir or settings.state_dir / "central", told, settings.database)
 
 
 def _as_client(settings: Any, of_site: tuple[list[str] | None, bool, Path | None]) -> list[Finding]:

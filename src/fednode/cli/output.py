@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
@@ -39,11 +37,20 @@ def plain(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:         # `fednode runs | head`: the reader has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except BrokenPipeError:
+            _end_unread()
             raise typer.Exit(0) from None
 
     return told
+
+
+def _end_unread() -> None:
+    """The reader has seen enough. Raises again what was another pipe."""
+    from fednode.cli.terminal import fall_silent, is_reader_gone
+
+    if not is_reader_gone():
+        raise
+    fall_silent()
 
 
 @dataclass(frozen=True)
@@ -54,9 +61,9 @@ class Voice:
 
     @property
     def console(self) -> Console:
-        from rich.console import Console
+        from fednode.cli.terminal import Terminal
 
-        console = Console(stderr=self.is_json, highlight=False, soft_wrap=True, markup=False, emoji=False)
+        console = Terminal(stderr=self.is_json)
         if not console.is_terminal:
             console.width = 10_000          # a file or a pipe has no edge to wrap at
         return console

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from fednode.cli.terminal import Terminal
 from fednode.core.units import size_text
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class TerminalTalk:
     def __init__(self, keep: Callable[[str], None] = _forget) -> None:
         """`keep` gets each line, too."""
         self._keep = keep
-        self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._console = Terminal(outlives_reader=True)
         self._progress: Progress | None = None
         self._bar: TaskID | None = None
         self._epochs = 1

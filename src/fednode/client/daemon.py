@@ -27,6 +27,7 @@ from fednode.client.sharing import PAUSED_BY_OWNER, Sharing
 from fednode.client.talk import ClientSettings, Talk
 from fednode.core.ids import is_name
 from fednode.errors import BadConfig, DataError, FednodeError, UsageError
+from fednode.failpoints import reach
 from fednode.ports import Clock
 from fednode.tasks.registry import installed_tasks
 from fednode.visit import PACKAGES_THAT_COUNT
@@ -86,6 +87,7 @@ async def _live(
         child = _child(settings, clock)
         stack.push_async_callback(child.stop)
         offers, refused = await find_offers(settings, child)
+        reach("tasks.offered")
         talk.offered(tuple(offered.offer for offered in offers.values()), refused)
         member = Member(
             name=settings.name, identity=identity, secrets=Secrets(settings.state_dir),
@@ -99,6 +101,7 @@ async def _live(
         stack.push_async_callback(_say_goodbye, place, clock)
         await _while_shared(place, clock)
         await link.enrol()
+        reach("central.joined")
         await work_for_ever(place, clock)
 
 

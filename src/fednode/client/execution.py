@@ -15,8 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
 from fednode.child.child import Child
 from fednode.client.ledger import Ledger
 from fednode.client.link import FATAL, Link
@@ -28,6 +26,7 @@ from fednode.core.pooling import pool
 from fednode.core.records import Failure, Offer, Outcome, Update
 from fednode.core.status import FailureCode, RoundKind
 from fednode.errors import BadConfig, Conflict, DataError, FednodeError, NotFound, StoreError, TaskFailed, Withdrawn
+from fednode.failpoints import reach
 from fednode.run_config import complete_task_config
 from fednode.tasks.base import SET_BY_STRATEGY
 from fednode.visit import Order
@@ -66,6 +65,7 @@ class Execution:
 
     def __init__(self, assignment: str, place: Workplace) -> None:
         self.assignment = assignment        # its id
+        self._round = int(assignment.split(".")[1])
         self._place = place
         self._verdict: FednodeError | None = None       # why there is no point in going on
         self._metrics: tuple[Metric, ...] = ()          # that its task declares
@@ -90,6 +90,7 @@ class Execution:
 
     async def run(self, body: AssignmentBody) -> None:
         """Check, fetch, visit, report. Raises only what ends the client node."""
+        reach("order.received", self._round)
         self._place.ledger.knows(body.id, body.run_number)
         self._place.talk.assigned(body)
         await self._concluded(self._execute(body))
@@ -104,10 +105,12 @@ class Execution:
         offered = check_order(body, place.offers)
         self._metrics = offered.offer.metrics
         base = await self._fetched(body) if body.base_model else None
+        reach("model.fetched", self._round)
         update_file = place.outbox.update_file(self.assignment)
         if body.kind is RoundKind.TRAIN:
             self._say_start(body, offered.offer)
         outcome = await place.child.visit(offered.spec, order_of(body, place.client), base, update_file, self)
+        reach("visit.done", self._round)
         await self._report(body, outcome)
 
     async def _fetched(self, body: AssignmentBody) -> Path:
@@ -121,6 +124,7 @@ class Execution:
                 await self._fail(outcome.failure)
             return
         finished = await asyncio.to_thread(self._finish, outcome.update, outcome.evaluation)
+        reach("update.saved", self._round)
         if body.kind is RoundKind.TRAIN:
             self._place.talk.training_finished(outcome.update.num_examples)
         await self._evaluation_told()
@@ -142,8 +146,10 @@ class Execution:
             await self._while_wanted(link.send(finished))
         except NotFound as error:           # of another central node, or of one that has lost its state
             raise Withdrawn(error.message, fix=error.fix) from error
+        reach("update.arrived", self._round)
         self._place.ledger.arrived(self.assignment, finished.announcement.digest)
         self._place.outbox.drop(self.assignment)
+        reach("update.dropped", self._round)
         self._place.talk.sent(finished.announcement.num_bytes)
         if self._telling is not None:
             with suppress(Withdrawn):
@@ -162,9 +168,8 @@ class Execution:
         except OSError as error:            # of this disk: full, or not to be read
             reason = f"this client node's disk: {error.strerror or error} ({error.filename})"
             await self._fail(Failure(client=self._place.client, code=FailureCode.TASK_ERROR, reason=reason))
-        except ValidationError as error:    # of what the task brought
-            wrong = error.errors()[0]
-            reason = f"the task's update cannot be announced: {wrong['loc'][0]} = {wrong['input']!r}: {wrong['msg']}"
+        except ValueError as error:         # of what the task brought: pydantic's, where JSON cannot say it
+            reason = f"what the task brought cannot be told: {error}"
             await self._fail(Failure(client=self._place.client, code=FailureCode.TASK_ERROR, reason=reason))
         finally:
             self._stop_telling()
@@ -214,11 +219,13 @@ class Execution:
     # --- the observer of the visit ----------------------------------------------------------------
 
     def evaluated(self, metrics: Metrics) -> None:
+        reach("model.evaluated", self._round)
         self._place.talk.evaluated(site_scores(self._metrics, metrics))
         self._evaluation = asyncio.create_task(self._tell_evaluation(metrics))
 
     def progressed(self, epoch: int, metrics: Mapping[str, float]) -> None:
         self._place.talk.epoch(epoch, metrics)
+        reach("epoch.told", self._round)
         values = {name: value for name, value in metrics.items() if math.isfinite(value)}    # JSON holds no NaN
         if epoch < 1 or not values:
             return
@@ -233,6 +240,7 @@ class Execution:
         """Where the central node does not take it, there is no point in training."""
         try:
             await self._place.link.report_evaluation(self.assignment, metrics.to_json())
+            reach("evaluation.told", self._round)
         except FednodeError as error:
             self._end(error)
 

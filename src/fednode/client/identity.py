@@ -24,7 +24,9 @@ from cryptography.hazmat.primitives.serialization import (
 
 from fednode.core.ids import key_fingerprint
 from fednode.errors import StoreDamaged, StoreError, StoreLocked, UsageError
+from fednode.failpoints import reach
 from fednode.wire.codec import disk_errors
+from fednode.wire.durable import fsync, make_state_dir
 from fednode.wire.messages import registration_text
 
 KEY_NAME = "key.pem"
@@ -39,7 +41,8 @@ class StateLock:
         """Raises StoreLocked where another process holds it, UsageError where the folder cannot be written."""
         path = state_dir / "client.lock"
         try:
-            state_dir.mkdir(mode=OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
+            if not path.exists():
+                make_state_dir(state_dir, OWNER_ONLY_FOLDER)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, OWNER_ONLY_FILE)
         except OSError as error:
             raise UsageError(
@@ -97,7 +100,9 @@ def load_identity(state_dir: Path) -> Identity:
     if found := find_identity(state_dir):
         return found
     made = Ed25519PrivateKey.generate()
+    reach("key.made")
     write_private(state_dir / KEY_NAME, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    reach("key.written")
     return Identity(made)
 
 
@@ -131,9 +136,11 @@ class Secrets:
 
     def keep(self, central: str, name: str, secret: str) -> None:
         """On disk, fsynced, before it returns: a secret is shown once."""
+        reach("secret.received")
         known = self._read()
         mine = known.get(central, {}) | {name: secret}
         write_private(self._path, json.dumps(known | {central: mine}, indent=2, sort_keys=True).encode())
+        reach("secret.written")
 
     def _read(self) -> dict[str, dict[str, str]]:
         """What is on disk. A damaged file counts as empty: registering again with the same key is harmless."""
@@ -164,15 +171,7 @@ def write_private(path: Path, content: bytes) -> None:
             stream.flush()
             os.fsync(file)
         tmp.replace(path)
-        _fsync_folder(path.parent)
-
-
-def _fsync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        fsync(path.parent)
 
 
 def _close_to_others(path: Path) -> None:

@@ -338,9 +338,11 @@ class ModelCache:
 
     def add(self, sha256: str) -> None:
         """It is there and checked: the newest of those that are kept. All else in the folder goes."""
-        self.path(sha256).touch()
+        newest = self.path(sha256)
+        newest.touch()
         self._checked.add(sha256)
-        files = sorted(self._folder.iterdir(), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+        # Not by its time alone: a clock that was set back would have it deleted before it is used.
+        files = sorted(self._folder.iterdir(), key=lambda file: (file == newest, file.stat().st_mtime_ns), reverse=True)
         models = [file for file in files if file.suffix == ".safetensors"]
         for file in set(files) - set(models[:MODELS_KEPT]):
             file.unlink(missing_ok=True)

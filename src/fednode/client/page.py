@@ -12,11 +12,13 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
@@ -29,12 +31,14 @@ from fednode.client.snapshot import Transcript, Watcher
 from fednode.client.view import View, local_time, main_score, round_text
 from fednode.errors import FednodeError, PortTaken, UsageError
 from fednode.ports import Clock
-from fednode.web.callers import why_not_local
-from fednode.web.headers import SECURITY_HEADERS, cache_rule
+from fednode.web.callers import is_foreign_act, why_not_local
+from fednode.web.connections import Connections, Limits
+from fednode.web.headers import SECURITY_HEADERS, cache_rule, whole_files
 from fednode.web.look import STATIC_DIR, environment
 
 HOST = "127.0.0.1"              # never beyond this machine: there is no sign-in
 BACKLOG = 64
+MAX_CONNECTIONS = 128
 DRAIN_S = 1                     # for requests under way at the end
 SEE_OTHER = 303
 
@@ -56,9 +60,10 @@ class Page:
         routes = [
             Route("/", self.whole), Route("/live", self.live), Route("/status.json", self.status),
             Route("/healthz", self.health), Route("/pause", self.pause, methods=["POST"]),
-            Route("/resume", self.resume, methods=["POST"]), Mount("/static", StaticFiles(directory=STATIC_DIR)),
+            Route("/resume", self.resume, methods=["POST"]),
+            Mount("/static", whole_files(StaticFiles(directory=STATIC_DIR))),
         ]
-        return OwnersOnly(Starlette(routes=routes))
+        return OwnersOnly(Starlette(routes=routes, exception_handlers={HTTPException: _told}))
 
     async def whole(self, request: Request) -> Response:
         return HTMLResponse(templates.get_template("own.html").render(view=self._view()))
@@ -102,19 +107,30 @@ class OwnersOnly:
             await send(message)
 
         try:
-            answer = _refusal(Headers(scope=scope))
+            answer = _refusal(scope["method"], Headers(scope=scope))
             await (answer or self._app)(scope, receive, guarded)
         except FednodeError as error:       # the switch could not be written down
             await _error(error.http_status, error.code, error.message, error.fix)(scope, receive, guarded)
 
 
-def _refusal(headers: Headers) -> Response | None:
+def _refusal(method: str, headers: Headers) -> Response | None:
     hosts = headers.getlist("host")
     if len(hosts) != 1:
         return _error(400, "usage", f"a request has one Host header, this one has {len(hosts)}", "send one")
-    if reason := why_not_local(headers):
+    reason = why_not_local(headers) or (is_foreign_act(method, headers) and "another site's page made the request")
+    if reason:
         return _error(403, "not_authorised", f"this page is for its own machine: {reason}", "open it at localhost")
     return None
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    """What the router, or a file that is not there, has to say."""
+    assert isinstance(error, HTTPException)
+    code = "not_found" if error.status_code == HTTPStatus.NOT_FOUND else "usage"
+    message = f"{request.method} {request.url.path[:100]}: {error.detail}"
+    answer = _error(error.status_code, code, message, "the page is at /, its facts at /status.json")
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 def _error(status: int, code: str, message: str, fix: str) -> Response:
@@ -148,6 +164,7 @@ async def show(page: Page, listening: socket.socket) -> AsyncIterator[None]:
     """Answer at that socket while this holds."""
     web = _Uvicorn(uvicorn.Config(
         page.app(), log_config=None, access_log=False, lifespan="off", ws="none", server_header=False,
+        http=Connections(Limits(max_connections=MAX_CONNECTIONS)).protocol,  # type: ignore[arg-type]
         timeout_graceful_shutdown=DRAIN_S,
     ))
     answering = asyncio.create_task(web.serve(sockets=[listening]))

@@ -21,6 +21,7 @@ DETECTION_RATE = 0.9            # `threshold` is the highest that still finds th
 DEFAULT_CUT = 0.5               # of a metric derived from a Histogram, without `at`
 
 
+@np.errstate(over="ignore", invalid="ignore")      # a client may send 1e308: what overflows is no value
 def require_poolable(specs: Sequence[Metric], metrics: Metrics) -> None:
     """Raise TaskFailed where a value is not of the kind that its metric's `combine` can read."""
     for spec in specs:
@@ -32,6 +33,7 @@ def require_poolable(specs: Sequence[Metric], metrics: Metrics) -> None:
             raise TaskFailed(f"metric {spec.name!r}: {error.message}", fix=error.fix) from None
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def pool(specs: Sequence[Metric], evaluations: Mapping[str, Metrics]) -> list[Pooled]:
     """Every declared metric over all clients that brought a value that fits, summed in name order."""
     order = sorted(evaluations, key=str.encode)

@@ -31,7 +31,7 @@ async def examine_central(settings: Settings, state_dir: Path, clock: Clock) -> 
     """This machine, and the central node of this user: the one that runs, and what lies in `state_dir`."""
     return [
         python(), packages(), torch_is_there(), environment(), clock_is_set(clock), memory(), open_files(),
-        *disk(state_dir, clock), *store(state_dir, clock), *await central(settings, clock),
+        *disk(state_dir, clock), *store(state_dir, clock, settings.database), *await central(settings, clock),
     ]
 
 

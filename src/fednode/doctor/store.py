@@ -12,9 +12,10 @@ from fednode.store.examination import Examined, examine_store
 AHEAD_S = 60.0
 
 
-def store(state_dir: Path, clock: Clock) -> list[Finding]:
+def store(state_dir: Path, clock: Clock, database: str = "") -> list[Finding]:
+    """`database`: the URL of rows that are elsewhere."""
     try:
-        found = examine_store(state_dir)
+        found = examine_store(state_dir, database)
     except NotFound:
         return [good("store", f"none yet in {state_dir}")]
     except FednodeError as error:

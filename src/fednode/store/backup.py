@@ -23,10 +23,11 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError
 
 from fednode.errors import BadConfig, NotFound, StoreDamaged
-from fednode.store.engine import copy_database, newest_revision, open_engine, require_known_revision, revision_of
+from fednode.store.belonging import require_rows_here
+from fednode.store.engine import newest_revision, require_known_revision, revision_of
 from fednode.store.lock import StateLock
-from fednode.store.opening import FILE_NAME
 from fednode.store.schema import model, run
+from fednode.store.sqlite import FILE_NAME, copy_database, open_engine
 from fednode.store.sweep import named_files
 from fednode.store.writer import as_store_error
 from fednode.wire.codec import disk_errors, replacing, sha256_of_file
@@ -52,9 +53,10 @@ class About:
 def write_backup(state_dir: Path, target: Path, beside: Sequence[str], wall_s: float) -> About:
     """Put the state dir into `target`, whole or not at all. `beside`: files that lie next to the store.
 
-    Raises NotFound (no store there), BadConfig (`target` is some other file), StoreLocked (another backup is being
-    made), StoreDamaged, VersionMismatch, StoreFull, StoreError.
+    Raises NotFound (no store there), BadConfig (`target` is some other file, or the rows are elsewhere), StoreLocked
+    (another backup is being made), StoreDamaged, VersionMismatch, StoreFull, StoreError.
     """
+    require_rows_here(state_dir)
     if not (state_dir / FILE_NAME).is_file():
         raise NotFound(f"{state_dir} holds no store of a central node", fix="name its folder by --state-dir")
     _require_replaceable(target)

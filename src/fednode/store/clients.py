@@ -47,6 +47,12 @@ def find(c: Connection, condition: Any) -> ClientRecord | None:
     return None if row is None else client_from(row)
 
 
+def find_member(c: Connection, condition: Any) -> ClientRecord | None:
+    """Who it is, without what it offers: that may be long."""
+    row = c.execute(select(schema.client).where(condition)).first()
+    return None if row is None else replace(client_from(row), offers=(), versions={})
+
+
 def all_clients(c: Connection) -> list[ClientRecord]:
     """In name order."""
     found = (client_from(row) for row in c.execute(select(schema.client)))

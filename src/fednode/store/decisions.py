@@ -17,6 +17,7 @@ from fednode.core.metrics import Metric
 from fednode.core.pooling import pool
 from fednode.core.records import Outcome, Round, Run, RunConfig, evaluations_of
 from fednode.core.status import AssignmentStatus, RoundStatus, RunStatus, is_final, move
+from fednode.failpoints import reach
 from fednode.store import events, reports, rows, rules, schema
 from fednode.store.rows import Load
 
@@ -49,6 +50,7 @@ def create_run(
         round_ = rules.start_round(run)
         c.execute(insert(schema.round_).values(**rows.round_values(round_, wall_s), ended_s=wall_s))
         _save_model(c, round_, start, parent=start.sha256, wall_s=wall_s)
+    reach("run.written")
     return run
 
 
@@ -76,6 +78,7 @@ def move_run(
     if live is not None:
         _set_round(c, live, RoundStatus.ABANDONED, wall_s, reason)
     rows.write_journal(c, run_id, journal.run_ended(status.value))
+    reach("run.ending")
     return run, _update_files(c, run_id)
 
 
@@ -126,6 +129,7 @@ def open_round(c: Connection, round_: Round, wall_s: float) -> Round:
             _take_over(c, old, opened)
     rows.write_journal(c, round_.run_id, journal.round_opened(opened))
     rows.write_event(c, events.round_opened(opened), wall_s)
+    reach("cohort.written", round_.number)
     return opened
 
 
@@ -153,6 +157,7 @@ def commit_round(
     _set_round(c, now, RoundStatus.COMMITTED, wall_s)
     sha256 = made.sha256 if made is not None else round_.base_model
     rows.write_event(c, events.round_committed(round_, final, pooled, sha256), wall_s)
+    reach("round.written", round_.number)
     return [*old_memory, *_update_files(c, round_.run_id, round_.number)]
 
 
@@ -183,6 +188,7 @@ def _freeze(c: Connection, round_: Round, given: Sequence[Outcome], load: Load, 
     _set_round(c, round_, RoundStatus.CLOSED, None)
     rows.write_journal(c, round_.run_id, journal.round_closed(round_, final))
     rows.write_event(c, events.round_closed(round_, final), wall_s)
+    reach("round.frozen", round_.number)
     return final
 
 
@@ -220,6 +226,7 @@ def _save_model(c: Connection, round_: Round, made: NewModel, *, parent: str, wa
         num_params=made.num_params, parent=parent, memory=made.memory, committed_s=wall_s,
     ))
     rows.write_journal(c, round_.run_id, journal.model_committed(round_, made.sha256))
+    reach("checkpoint.inserted", round_.number)
     return superseded
 
 

@@ -1,86 +1,78 @@
-"""The database itself: connections with the right settings, the version of its tables, its backup.
+"""The database of a store, whichever it is: its door, and the version of its tables.
 
-All that is SQLite's own is in this module. WAL, `synchronous=FULL`: a commit that returned survives a loss of
-power. Writers begin IMMEDIATE, so that no transaction finds out at its end that another was first.
+What only SQLite does is in `sqlite.py`, what only PostgreSQL does in `postgres.py`; nothing else knows the difference.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy import Connection, Engine, inspect
+from sqlalchemy.exc import DBAPIError
 
-from fednode.errors import StoreDamaged, VersionMismatch
-from fednode.store.writer import as_store_error
+from fednode.errors import FednodeError, StoreDamaged, VersionMismatch
+from fednode.failpoints import reach
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-BUSY_TIMEOUT_MS = 30_000        # a backup, or a reader from outside, may hold the file for a while
-SETTINGS = (
-    "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON",
-    f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}",
-)
+OF_A_FILE = "restore the backup that the newer one made (store-before-*.sqlite)"
 
 
-def open_engine(path: Path, *, is_writer: bool) -> Engine:
-    """An engine on the SQLite file `path`; it connects on first use."""
-    engine = create_engine(URL.create("sqlite", database=str(path)))
-    begin = "BEGIN IMMEDIATE" if is_writer else "BEGIN"
+class Database(Protocol):
+    """Where the rows are."""
 
-    @event.listens_for(engine, "connect")
-    def set_up(connection: Any, record: object) -> None:
-        connection.isolation_level = None       # the driver begins and commits nothing on its own
-        for setting in SETTINGS:
-            connection.execute(setting)
+    @property
+    def name(self) -> str:
+        """What people read in an error: a path, an address; never a secret."""
 
-    @event.listens_for(engine, "begin")
-    def begin_transaction(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+    @property
+    def way_back(self) -> str:
+        """What to do where a newer fednode brought the tables up to date."""
 
-    return engine
+    def open(self, *, is_writer: bool) -> Engine:
+        """It connects on first use."""
+
+    def keep_before(self, head: str) -> None:
+        """Called before the tables become those of revision `head`."""
+
+    def num_bytes(self, c: Connection) -> int:
+        """How much it takes."""
+
+    def refusal(self, error: DBAPIError) -> FednodeError:
+        """Why it does not open."""
 
 
-def migrate(engine: Engine, path: Path, migrations: Path = MIGRATIONS) -> None:
-    """Bring the tables up to date, after a backup where there are some: all of it or nothing.
+def migrate(
+    engine: Engine, database: Database, migrations: Path = MIGRATIONS, *, on_new: Callable[[], None] = lambda: None
+) -> None:
+    """Bring the tables up to date: all of it or nothing. `on_new` may refuse to make the first ones.
 
     Raises VersionMismatch where a newer fednode wrote them, StoreDamaged where this is no store.
     """
     config = _config(migrations)
-    head = ScriptDirectory.from_config(config).get_current_head()
+    head = ScriptDirectory.from_config(config).get_current_head() or ""
     try:
         with engine.begin() as connection:
-            found = revision_of(connection, path)
+            found = revision_of(connection, database.name)
             if found is not None:
-                require_known_revision(found, path, migrations)
+                require_known_revision(found, database.name, migrations, way_back=database.way_back)
             if found == head:
                 return
-            if found is not None:
-                back_up(path, path.with_name(f"{path.stem}-before-{head}{path.suffix}"))
+            if found is None:
+                on_new()
+            else:
+                database.keep_before(head)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-    except DatabaseError as error:
-        raise _damaged(path, error) from error
-
-
-def back_up(source: Path, target: Path) -> None:
-    """Copy a database that may be in use to `target`, whole and consistent."""
-    with closing(sqlite3.connect(source)) as original, closing(sqlite3.connect(target)) as copied:
-        original.backup(copied)
-
-
-def copy_database(view: Connection, target: Path) -> None:
-    """Copy the database as `view`, which has begun to read, sees it: others may write meanwhile."""
-    with closing(sqlite3.connect(target)) as copied:
-        raw: Any = view.connection.driver_connection
-        raw.backup(copied)
+            reach("tables.migrating")
+    except DBAPIError as error:
+        raise database.refusal(error) from error
 
 
 def newest_revision(migrations: Path = MIGRATIONS) -> str:
@@ -88,24 +80,31 @@ def newest_revision(migrations: Path = MIGRATIONS) -> str:
     return ScriptDirectory.from_config(_config(migrations)).get_current_head() or ""
 
 
-def revision_of(connection: Connection, path: Path) -> str | None:
+def revision_of(connection: Connection, name: Path | str) -> str | None:
     """The revision of the tables; None where there are none yet. Raises StoreDamaged where they are not ours."""
     found = MigrationContext.configure(connection).get_current_revision()
     if found is None and inspect(connection).get_table_names():
         raise StoreDamaged(
-            f"{path} is a database, but not one of fednode's", fix="choose another folder with --state-dir"
+            f"{name} is a database, but not one of fednode's",
+            fix="choose another folder with --state-dir, or an empty database",
         )
     return found
 
 
-def require_known_revision(revision: str, path: Path, migrations: Path = MIGRATIONS) -> None:
-    """Raises VersionMismatch where only a newer fednode knows the revision of the tables in `path`."""
+def require_known_revision(
+    revision: str, name: Path | str, migrations: Path = MIGRATIONS, *, way_back: str = OF_A_FILE
+) -> None:
+    """Raises VersionMismatch where only a newer fednode knows the tables of `name`, StoreDamaged where it has none."""
+    if not revision:
+        raise StoreDamaged(
+            f"{name} holds no tables", fix="restore the state dir from a backup; if there never was a run, just start"
+        )
     try:
         ScriptDirectory.from_config(_config(migrations)).get_revision(revision)
     except CommandError:
         raise VersionMismatch(
-            f"{path} was written by a newer fednode (its revision {revision} is unknown here)",
-            fix="upgrade fednode, or restore the backup that the newer one made (store-before-*.sqlite)",
+            f"{name} was written by a newer fednode (its revision {revision} is unknown here)",
+            fix=f"upgrade fednode, or {way_back}",
         ) from None
 
 
@@ -113,10 +112,3 @@ def _config(migrations: Path) -> Config:
     config = Config()
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     return config
-
-
-def _damaged(path: Path, error: DatabaseError) -> StoreDamaged | Exception:
-    said = str(error.orig)
-    if "not a database" in said or "malformed" in said:
-        return StoreDamaged(f"{path} is damaged: {said}", fix="restore the state dir from a backup")
-    return as_store_error(error)

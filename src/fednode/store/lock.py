@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from fednode.errors import StoreError, StoreLocked
+from fednode.wire.durable import make_state_dir
 
 FILE_NAME = "lock"
 
@@ -25,7 +26,8 @@ class StateLock:
     def take(state_dir: Path) -> StateLock:
         """Raises StoreLocked naming the holder; StoreError where the folder cannot be written."""
         try:
-            state_dir.mkdir(parents=True, exist_ok=True)
+            if not (state_dir / FILE_NAME).exists():
+                make_state_dir(state_dir)
             fd = os.open(state_dir / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StoreError(

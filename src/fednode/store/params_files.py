@@ -12,17 +12,19 @@ row name it. What no row names is nobody's, and goes at the next start. Names of
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from fednode.core.params import Params
 from fednode.core.records import Round, State
 from fednode.errors import BadParamsFile, FednodeError, ParamsError, StoreDamaged
+from fednode.failpoints import halves, reach
 from fednode.wire.codec import Written, disk_errors, read_params, write_params
+from fednode.wire.durable import fsync, make_folder
 
 SUFFIX = ".safetensors"
 
@@ -41,9 +43,10 @@ class ParamsFiles:
     def __init__(self, state_dir: Path) -> None:
         self.root = state_dir / "params"
         self.incoming = self.root / "incoming"
+        self._naming = Lock()           # nobody drops a folder that another is about to fill
         with disk_errors(self.root):
             for name in ("models", "memory", "updates", "incoming"):
-                (self.root / name).mkdir(parents=True, exist_ok=True)
+                make_folder(self.root / name)
             fsync(self.root)
             fsync(state_dir)
 
@@ -69,7 +72,9 @@ class ParamsFiles:
     def save_model(self, params: Params) -> Written:
         """The file of a model, durable and named by its hash."""
         written, path = self._write_new(params)
+        reach("checkpoint.written")
         self.place(path, model_name(written.sha256))
+        reach("checkpoint.renamed")
         return written
 
     def save_memory(self, run_id: str, number: int, memory: Mapping[str, Params]) -> str:
@@ -80,6 +85,7 @@ class ParamsFiles:
         self.make_folder(name)
         _, path = self._write_new(_joined(memory))
         self.place(path, name)
+        reach("memory.renamed")
         return name
 
     def save_update(self, params: Params) -> tuple[Written, Path]:
@@ -90,17 +96,16 @@ class ParamsFiles:
         """Rename a file that is fsynced to its place, for good."""
         target = self.root / name
         with disk_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
+            with self._naming:
+                make_folder(target.parent)      # a start may have swept it away, while it was empty
+                path.replace(target)
             fsync(target.parent)
 
     def make_folder(self, name: str) -> None:
         """The folder of the file `name`, and those above it, for good."""
         folder = (self.root / name).parent
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            fsync(folder.parent)
-            fsync(folder.parent.parent)
+        with disk_errors(folder), self._naming:
+            make_folder(folder)
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -125,12 +130,14 @@ class ParamsFiles:
         for name in names:
             (self.root / name).unlink(missing_ok=True)
         for folder in {(self.root / name).parent for name in names if name.startswith("updates/")}:
-            _drop_if_empty(folder)
+            with self._naming:
+                _drop_if_empty(folder)
 
     def sweep(self, named: Named) -> list[str]:
         """Delete every file that no row names, then the folders that hold nothing. Returns the deleted files' names."""
         swept = [name for name in self._found() if not _is_wanted(name, named)]
-        self.delete(swept)
+        for names in halves(swept, "sweep.half_done"):
+            self.delete(names)
         for folder in sorted((path for path in self.root.glob("*/**") if path.parent != self.root), reverse=True):
             _drop_if_empty(folder)
         return swept
@@ -160,17 +167,6 @@ def update_name(round_: Round, client: str) -> str:
 
 def round_key(round_: Round) -> str:
     return f"{round_.run_id}.{round_.number}.{round_.attempt}"
-
-
-def fsync(path: Path) -> None:
-    """Wait until a file, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 
 
 def _is_wanted(name: str, named: Named) -> bool:

@@ -16,16 +16,15 @@ from sqlalchemy import Column, Connection, Select, and_, func, select
 from fednode.core.journal import JournalRow
 from fednode.core.json import Json
 from fednode.core.records import Run
-from fednode.core.status import AssignmentStatus, RoundStatus
 from fednode.errors import NotFound
 from fednode.ports import Clock
-from fednode.store import clients, rows, rules
+from fednode.store import rows, rules
 from fednode.store.alone import AloneTable, alone_of
 from fednode.store.curves import CurvesView, PooledCurves, curves_of, pooled_curves_of
-from fednode.store.records import ClientRecord, Event
+from fednode.store.records import Event
 from fednode.store.reports import POOLED
 from fednode.store.run_views import RunView, run_views
-from fednode.store.schema import assignment, client, event, journal, metric, model, round_, run, update
+from fednode.store.schema import event, journal, metric, model, run
 from fednode.store.sql import SqlStore
 
 MAX_EVENTS = 1_000              # in one answer
@@ -62,15 +61,6 @@ class ModelView:
     parent: str                             # sha256 of the model that it was made from; "": none
     committed_s: float
     metrics: Mapping[str, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClientView:
-    """A client node and what it did."""
-
-    client: ClientRecord
-    num_updates: int
-    is_busy: bool                           # has an assignment that is leased
 
 
 class Queries:
@@ -136,10 +126,6 @@ class Queries:
         """By id, sha256, or a unique prefix of either. Raises NotFound."""
         return await self._store.read(lambda c: _resolve_model(c, ref))
 
-    async def client_rows(self) -> list[ClientView]:
-        """In name order."""
-        return await self._store.read(_client_views)
-
     async def events(self, after: int = 0, limit: int = 200, run_id: str = "") -> list[Event]:
         """The oldest `limit` events after seq `after`, in order; of one run where `run_id` is given."""
         wanted = select(event).where(event.c.seq > after).order_by(event.c.seq).limit(min(limit, MAX_EVENTS))
@@ -199,7 +185,7 @@ def _points(c: Connection, wanted: Select[Any]) -> list[MetricPoint]:
     ]
 
 
-# --- models, clients, events ----------------------------------------------------------------------------------
+# --- models, events ----------------------------------------------------------------------------------
 
 
 def _models() -> Select[Any]:
@@ -236,24 +222,6 @@ def _resolve_model(c: Connection, ref: str) -> ModelView:
     by_sha256 = {row.sha256: row for row in found}      # one model may have several rows: where it was made, started
     row = _only(list(by_sha256.values()), "model", ref)
     return _model_views(c, _models().where(model.c.id == row.id))[0]
-
-
-def _client_views(c: Connection) -> list[ClientView]:
-    counted = select(update.c.client, func.count()).group_by(update.c.client)
-    num_updates = {row[0]: row[1] for row in c.execute(counted)}
-    on = and_(
-        round_.c.run_id == assignment.c.run_id, round_.c.number == assignment.c.number,
-        round_.c.attempt == assignment.c.attempt,
-    )
-    is_leased = and_(assignment.c.status == AssignmentStatus.LEASED.value, round_.c.status == RoundStatus.OPEN.value)
-    busy = set(c.execute(select(assignment.c.client).join(round_, on).where(is_leased)).scalars())
-    found = sorted(c.execute(select(client)).all(), key=lambda row: row.name.encode())
-    return [
-        ClientView(
-            client=clients.client_from(row), num_updates=num_updates.get(row.name, 0), is_busy=row.name in busy
-        )
-        for row in found
-    ]
 
 
 def _event_from(row: Any) -> Event:

@@ -12,6 +12,7 @@ from fednode.core.metrics import Metric, Metrics, Pooled
 from fednode.core.pooling import pool
 from fednode.core.records import Assignment, Outcome, Round, Update
 from fednode.core.status import AssignmentStatus
+from fednode.failpoints import reach
 from fednode.store import events, rows, rules, schema
 from fednode.store.rows import Standing
 
@@ -44,6 +45,7 @@ def save_report(c: Connection, round_: Round, outcome: Outcome, placed: Placed |
         return
     if placed is not None and outcome.update is not None:
         c.execute(insert(schema.update).values(_update_values(round_, outcome.update, placed, wall_s)))
+        reach("update.inserted", round_.number)
     if outcome.evaluation is not None:
         save_evaluation(c, round_, outcome.client, outcome.evaluation)
     rows.set_assignment(c, round_, outcome.client, rules.status_after(outcome), outcome.failure)
@@ -68,6 +70,7 @@ def save_evaluation(c: Connection, round_: Round, client: str, metrics: Metrics)
     c.execute(insert(table).values(**key, metrics=rows.to_text(metrics.to_json())))
     specs = rows.get_run(c, round_.run_id).metrics
     _save_metrics(c, round_, client, specs, pool(specs, {client: metrics}))
+    reach("evaluation.written", round_.number)
 
 
 def save_pooled(c: Connection, round_: Round, specs: Sequence[Metric], pooled: Sequence[Pooled]) -> None:

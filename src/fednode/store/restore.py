@@ -20,9 +20,9 @@ from fednode.store.backup import ABOUT, FORMAT, OWNER_ONLY, PARAMS, SUMS, About,
 from fednode.store.engine import require_known_revision
 from fednode.store.lock import FILE_NAME as LOCK_NAME
 from fednode.store.lock import StateLock
-from fednode.store.opening import FILE_NAME
-from fednode.store.params_files import fsync
+from fednode.store.sqlite import FILE_NAME
 from fednode.wire.codec import PIECE_BYTES, disk_errors
+from fednode.wire.durable import fsync
 
 _PARAMS_NAME = re.compile(rf"{PARAMS}(/[A-Za-z0-9_-][A-Za-z0-9._-]*){{2,4}}")      # no part begins with a dot
 MAX_SUMS_BYTES = 256 << 20

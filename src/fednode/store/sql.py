@@ -1,4 +1,4 @@
-"""The store of a central node: rows in SQLite, params in files, and the rule which of them comes first.
+"""The store of a central node: rows in a database, params in files, and the rule which of them comes first.
 
 A file is durable before the row that names it; what is not needed any more is deleted after the commit that
 says so; what a crash leaves between is swept at the next start. Every write goes through one thread
@@ -15,10 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 from sqlalchemy import Connection, select
+from sqlalchemy.exc import DBAPIError
 
 from fednode.core.ids import make_id
 from fednode.core.json import JsonObject
@@ -26,7 +27,8 @@ from fednode.core.metrics import Metric, Metrics
 from fednode.core.params import Params
 from fednode.core.records import Assignment, Checkpoint, Offer, Outcome, Position, Round, Run, RunConfig, State
 from fednode.core.status import RunStatus
-from fednode.errors import Conflict, RoundClosed
+from fednode.errors import Conflict, RoundClosed, StoreLocked
+from fednode.failpoints import reach
 from fednode.ports import Clock
 from fednode.store import clients, decisions, events, reports, rows, rules, schema
 from fednode.store.bell import Bell
@@ -34,15 +36,17 @@ from fednode.store.decisions import NewModel
 from fednode.store.events import Story
 from fednode.store.leadership import require_leader
 from fednode.store.lock import StateLock
-from fednode.store.opening import Opened, prepare
+from fednode.store.opening import Opened, database_of, prepare
 from fednode.store.params_files import update_name
+from fednode.store.recall import Recall
 from fednode.store.records import Blob, ClientRecord
 from fednode.store.reports import Placed
-from fednode.store.writer import Writer, closed
+from fednode.store.writer import Writer, as_store_error, closed
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
+MAX_RECALLED = 4_096             # answers of a kind: as many as there may be connections
 NUM_READERS = 4                 # threads that read; the writer does not block them
 
 
@@ -52,25 +56,31 @@ class SqlStore:
     def __init__(self, clock: Clock, lock: StateLock, opened: Opened) -> None:
         self._clock, self._lock = clock, lock
         self._files, self._engines = opened.files, opened.engines
+        self.database = opened.database
         self._threads = ThreadPoolExecutor(NUM_READERS, thread_name_prefix="store-reader")
         self._bell = Bell(opened.last_event_seq)
         self._writer = Writer(
             opened.engines.writing, guard=partial(require_leader, epoch=opened.epoch), mark=rows.last_event_seq,
             after_commit=self._bell.ring,
         )
+        self.num_unwritten = self._writer.num_waiting           # what waits for the disk
         self._turns: WeakValueDictionary[tuple[str, int, int, str], asyncio.Lock] = WeakValueDictionary()
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._by_secret: Recall[ClientRecord] = Recall(MAX_RECALLED)
+        self._sizes: Recall[int] = Recall(MAX_RECALLED)         # of models: no row of theirs ever changes
         self._is_closed = False
 
     @staticmethod
-    async def open(state_dir: Path, clock: Clock) -> SqlStore:
+    async def open(state_dir: Path, clock: Clock, database: str = "") -> SqlStore:
         """Lock the folder, bring its tables up to date, sweep its files, and lead.
 
-        Raises StoreLocked, VersionMismatch, StoreDamaged, StoreError.
+        `database`: the URL of the rows, where they are not in the folder. Raises StoreLocked, VersionMismatch,
+        StoreDamaged, StoreAway, StoreError, UsageError, NotAuthorised.
         """
+        rows_in = database_of(state_dir, database)
         lock = StateLock.take(state_dir)
         try:
-            return SqlStore(clock, lock, await asyncio.to_thread(prepare, state_dir, clock.wall_s()))
+            return SqlStore(clock, lock, await asyncio.to_thread(prepare, state_dir, rows_in, clock.wall_s()))
         except BaseException:
             lock.release()
             raise
@@ -83,6 +93,10 @@ class SqlStore:
         self._threads.shutdown()
         self._engines.dispose()
         self._lock.release()
+
+    async def wait_until_taken(self) -> StoreLocked:
+        """Returns when another process leads: this one can write nothing any more, and should end."""
+        return await asyncio.shield(self._writer.taken)
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query on a consistent view of the store, in a thread."""
@@ -113,6 +127,7 @@ class SqlStore:
 
     async def end_run(self, run_id: str, status: RunStatus, reason: str = "") -> None:
         _, unneeded = await self._write(decisions.end_run, run_id, status, reason, self._clock.wall_s())
+        reach("run.ended")
         await self._tidy(unneeded)
 
     async def set_reason(self, run_id: str, reason: str) -> None:
@@ -127,6 +142,7 @@ class SqlStore:
     async def open_round(self, round_: Round) -> Round:
         folder = self._in_thread(self._files.make_folder, update_name(round_, ""))
         opened, _ = await asyncio.gather(self._write(decisions.open_round, round_, self._clock.wall_s()), folder)
+        reach("round.opened", round_.number)
         return opened
 
     async def outcomes(self, round_: Round) -> tuple[Outcome, ...]:
@@ -135,17 +151,22 @@ class SqlStore:
 
     async def close_round(self, round_: Round, outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
         load = self._loader(outcomes)
-        return await self._write(decisions.close_round, round_, outcomes, load, self._clock.wall_s())
+        closed_with = await self._write(decisions.close_round, round_, outcomes, load, self._clock.wall_s())
+        reach("round.closed", round_.number)
+        return closed_with
 
     async def commit_round(self, round_: Round, outcomes: Sequence[Outcome], state: State | None) -> None:
         made = None if state is None else await self._in_thread(self._save_state, round_, state)
         load, wall_s = self._loader(outcomes), self._clock.wall_s()
         unneeded = await self._write(decisions.commit_round, round_, outcomes, made, load, wall_s)
+        reach("round.committed", round_.number)
         await self._tidy(unneeded)
+        reach("round.tidied", round_.number)
 
     async def abandon_round(self, round_: Round, outcomes: Sequence[Outcome], reason: str) -> None:
         load, wall_s = self._loader(outcomes), self._clock.wall_s()
         await self._write(decisions.abandon_round, round_, outcomes, reason, load, wall_s)
+        reach("round.abandoned", round_.number)
 
     # --- reports -------------------------------------------------------------------------------------
 
@@ -196,7 +217,7 @@ class SqlStore:
 
     async def add_client(self, record: ClientRecord) -> ClientRecord:
         """Enroll a client node, or renew its secret. Raises NameTaken, NotAuthorised."""
-        return await self._write(clients.add_client, record, self._clock.wall_s())
+        return await self._change_client(clients.add_client, record, self._clock.wall_s())
 
     async def client(self, name: str) -> ClientRecord:
         return await self.read(lambda c: clients.get_client(c, name))
@@ -205,8 +226,9 @@ class SqlStore:
         return await self.read(lambda c: clients.find(c, schema.client.c.name == name))
 
     async def client_by_secret(self, secret_sha256: str) -> ClientRecord | None:
-        """Revoked ones too: the caller says why the door stays shut."""
-        return await self.read(lambda c: clients.find(c, schema.client.c.secret_sha256 == secret_sha256))
+        """Without what it offers. Revoked ones too: the caller says why the door stays shut. Every request asks."""
+        asked = schema.client.c.secret_sha256 == secret_sha256
+        return await self._by_secret.of(secret_sha256, lambda: self.read(lambda c: clients.find_member(c, asked)))
 
     async def clients(self) -> list[ClientRecord]:
         """In name order."""
@@ -220,13 +242,13 @@ class SqlStore:
         await self._write(clients.touch, names)
 
     async def rotate_secret(self, name: str, secret_sha256: str) -> None:
-        await self._write(clients.rotate_secret, name, secret_sha256)
+        await self._change_client(clients.rotate_secret, name, secret_sha256)
 
     async def expire_secret(self, name: str, nobodys_sha256: str) -> None:
-        await self._write(clients.expire_secret, name, nobodys_sha256, self._clock.wall_s())
+        await self._change_client(clients.expire_secret, name, nobodys_sha256, self._clock.wall_s())
 
     async def revoke_client(self, name: str) -> None:
-        await self._write(clients.revoke_client, name, self._clock.wall_s())
+        await self._change_client(clients.revoke_client, name, self._clock.wall_s())
 
     # --- files and events ------------------------------------------------------------------------------------
 
@@ -245,7 +267,7 @@ class SqlStore:
     async def model_bytes(self, sha256: str) -> int:
         """The size of the model's file. Raises NotFound."""
         sized = select(schema.model.c.num_bytes).where(schema.model.c.sha256 == sha256).limit(1)
-        found: int | None = await self.read(lambda c: c.execute(sized).scalar())
+        found: int | None = await self._sizes.of(sha256, lambda: self.read(lambda c: c.execute(sized).scalar()))
         if found is None:
             raise rules.no_model(sha256)
         return found
@@ -289,6 +311,7 @@ class SqlStore:
         name = update_name(round_, outcome.client)
         placed = Placed(path=name, digest=blob.digest, num_bytes=blob.num_bytes, sent_s=blob.sent_s)
         await self._in_thread(self._files.place, blob.path, placed.path)
+        reach("update.renamed", round_.number)
         try:
             await self._write(reports.save_report, round_, outcome, placed, self._clock.wall_s())
         except Conflict:                # refused, so no row names the file
@@ -343,8 +366,19 @@ class SqlStore:
         return make_id(kind, int(self._clock.wall_s() * 1000), secrets.token_bytes(10))
 
     def _read(self, query: Callable[[Connection], T]) -> T:
-        with self._engines.reading.begin() as connection:
-            return query(connection)
+        try:
+            with self._engines.reading.begin() as connection:
+                return query(connection)
+        except DBAPIError as error:
+            raise as_store_error(error) from error
+
+    async def _change_client(self, work: Callable[..., T], *values: object) -> T:
+        """`work`, to its end whatever becomes of who asked: an old secret must not be recalled after it."""
+        change = asyncio.ensure_future(self._write(work, *values))
+        self._under_way.add(change)
+        change.add_done_callback(self._under_way.discard)
+        change.add_done_callback(lambda _: self._by_secret.forget())
+        return await asyncio.shield(change)
 
     async def _write(self, work: Callable[..., T], *values: object, **named: object) -> T:
         return await self._writer.write(lambda c: work(c, *values, **named))

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
 
-from fednode.errors import StoreError, StoreFull, StoreLocked
+from fednode.errors import StoreAway, StoreError, StoreFull, StoreLocked
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -47,6 +47,7 @@ class Writer:
         self._engine, self._guard, self._mark, self._after_commit = engine, guard, mark, after_commit
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self.taken: asyncio.Future[StoreLocked] = self._loop.create_future()    # done once another process leads
         self._is_closed = False
         self._thread = threading.Thread(target=self._write_until_closed, name="store-writer", daemon=True)
         self._thread.start()
@@ -60,6 +61,9 @@ class Writer:
     def queue(self, work: Work[Any]) -> None:
         """Run `work` some time soon. Nobody is told whether it came through: for what may be lost."""
         self._put(_Entry(work=work, future=None))
+
+    def num_waiting(self) -> int:
+        return self._queue.qsize()
 
     async def close(self) -> None:
         """Write what is queued, then end the thread."""
@@ -105,7 +109,7 @@ class Writer:
                     _run_alone(connection, entry)
                 mark = self._mark(connection)
         except Exception as error:      # whatever befell this group, the next one must still be written
-            failure = error if isinstance(error, StoreLocked) else as_store_error(error)
+            failure = error if isinstance(error, StoreLocked | StoreAway) else as_store_error(error)
             for entry in group:
                 entry.error = failure
             return 0
@@ -119,6 +123,8 @@ class Writer:
 
     def _resolve(self, mark: int, group: list[_Entry]) -> None:
         self._after_commit(mark)
+        if isinstance(group[0].error, StoreLocked) and not self.taken.done():
+            self.taken.set_result(group[0].error)
         for entry in group:
             if entry.future is None or entry.future.done():
                 continue
@@ -134,6 +140,8 @@ def _run_alone(connection: Connection, entry: _Entry) -> None:
         with connection.begin_nested():
             entry.result = entry.work(connection)
     except (IntegrityError, DataError, ProgrammingError, InterfaceError) as error:     # this statement's own fault
+        if is_away(error):
+            raise
         entry.error = as_store_error(error)
     except DBAPIError:
         raise                           # disk full, a broken file: SQLite may have rolled everything back
@@ -148,12 +156,31 @@ def closed() -> StoreError:
 def as_store_error(error: BaseException) -> StoreError:
     """What the database said, as one of ours."""
     # A full disk makes SQLite roll back all by itself; undoing the savepoint then fails too, and hides why.
-    first = error
-    while first.__context__ is not None:
-        first = first.__context__
-    said = str(first) or type(first).__name__
+    chain = [error]
+    while (before := chain[-1].__context__) is not None:
+        chain.append(before)
+    said = str(chain[-1]).strip() or type(chain[-1]).__name__
     if "disk is full" in said or "No space left" in said:
         return StoreFull(f"the store cannot be written: {said}", fix="free space on the disk of the state dir")
+    if any(map(is_away, chain)):
+        return StoreAway(
+            f"the database does not answer: {said}",
+            fix="look after PostgreSQL; nothing was acknowledged, and what waits goes on by itself",
+        )
     return StoreError(
         f"the store cannot be written: {said}", fix="look after the disk of the state dir; nothing was acknowledged"
     )
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the connection to a database elsewhere broke, or that had no time for us: nobody's fault here.
+
+    Its answers have an SQLSTATE: connection lost, no resources, told to end, rolled back for another, locked.
+    """
+    if not isinstance(error, DBAPIError) or not hasattr(error.orig, "sqlstate"):
+        return False
+    if error.connection_invalidated:
+        return True
+    sqlstate = getattr(error.orig, "sqlstate", None) or ""
+    is_cut = not sqlstate and isinstance(error, OperationalError | InterfaceError)
+    return is_cut or sqlstate[:2] in ("08", "40", "53", "55", "57")

@@ -25,9 +25,21 @@ def why_not_local(headers: Mapping[str, str]) -> str:
         return f"the request came through a proxy ({proxy})"
     if not is_loopback_host(host):
         return f"the request is for {host!r}, not for this machine"
-    if origin is not None and urlsplit(origin).netloc != host:
+    if origin is not None and _netloc(origin) != host:
         return f"the request was made by a page of {origin!r}"
     return ""
+
+
+def is_foreign_act(method: str, headers: Mapping[str, str]) -> bool:
+    """Whether a browser says that another site wants something changed here. A link that leads here is no act."""
+    return method not in ("GET", "HEAD") and headers.get("sec-fetch-site") in ("cross-site", "same-site")
+
+
+def _netloc(url: str) -> str:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return ""
 
 
 def is_loopback_host(host: str) -> bool:

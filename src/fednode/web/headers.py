@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, TypeAlias
+
+App: TypeAlias = Callable[..., Awaitable[None]]
 
 SECURITY_HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
@@ -26,3 +29,13 @@ def cache_rule(path: str, query: bytes) -> str:
     if not path.startswith("/static/"):
         return KEEP_NOTHING
     return FOR_EVER if query else ASK_AGAIN
+
+
+def whole_files(files: App) -> App:
+    """`files`, asked for whole ones: a part of a style sheet helps nobody, and thousands of parts would hurt us."""
+
+    async def whole(scope: MutableMapping[str, Any], receive: App, send: App) -> None:
+        headers = [(name, value) for name, value in scope["headers"] if name != b"range"]
+        await files({**scope, "headers": headers}, receive, send)
+
+    return whole

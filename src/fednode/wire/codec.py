@@ -26,8 +26,11 @@ import xxhash
 
 from fednode.core.params import Array, Manifest, Params, TensorSpec
 from fednode.errors import BadParamsFile, ParamsError, StoreError, StoreFull
+from fednode.wire.durable import fsync
 
 MAX_HEADER_BYTES = 16 << 20
+MAX_TENSORS = 1 << 16               # a header of so many is read in half a second, with 60 MiB of memory
+MAX_NAME_BYTES = 1 << 10
 ALIGNMENT = 64                      # bytes: where the data start; as wide as a cache line
 PREFIX_BYTES = 8
 PIECE_BYTES = 1 << 20
@@ -41,6 +44,8 @@ _CODES = {
 }
 _DTYPES = {code: name for name, code in _CODES.items()}
 _METADATA = "__metadata__"
+# Counted before anything is parsed. A tensor is one object of two lists and five words; names may hold brackets, too.
+_MOST_SIGNS = {b"{": MAX_TENSORS + 2, b"[": 4 * MAX_TENSORS, b'"': 12 * MAX_TENSORS}
 _SAVE_AGAIN = "copy the file again, or save the params again as safetensors"
 
 
@@ -77,14 +82,17 @@ def encode_header(manifest: Manifest) -> bytes:
     for tensor in sorted(manifest.tensors, key=_byte_order):
         if tensor.name == _METADATA:
             raise ParamsError(f"a tensor is called {_METADATA!r}, which safetensors keeps for itself", fix="rename it")
+        if len(tensor.name.encode()) > MAX_NAME_BYTES:
+            raise ParamsError(f"a tensor's name has more than {MAX_NAME_BYTES:,} bytes", fix="give it a shorter one")
         end = start + tensor.num_bytes
         rows[tensor.name] = {"dtype": _CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
         start = end
     text = json.dumps(rows, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-(PREFIX_BYTES + len(text)) % ALIGNMENT)
-    if len(text) > MAX_HEADER_BYTES:
+    if len(text) > MAX_HEADER_BYTES or len(rows) > MAX_TENSORS:
         raise ParamsError(
-            f"{len(rows):,} tensors need a header of {len(text):,} bytes; a params file takes {MAX_HEADER_BYTES:,}",
+            f"{len(rows):,} tensors need a header of {len(text):,} bytes; a params file takes {MAX_HEADER_BYTES:,} "
+            f"and {MAX_TENSORS:,} tensors",
             fix="stack small tensors into larger ones, or give them shorter names",
         )
     return len(text).to_bytes(PREFIX_BYTES, "little") + text
@@ -126,7 +134,7 @@ def replacing(path: Path, *, is_durable: bool) -> Iterator[BinaryIO]:
             Path(name).unlink(missing_ok=True)
             raise
         if is_durable:
-            _fsync_folder(path.parent)
+            fsync(path.parent)
 
 
 @contextmanager
@@ -141,14 +149,6 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise StoreError(
             f"cannot write {path}: {reason}", fix=f"look whether {path.parent} is there and may be written"
         ) from error
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _pieces(params: Params) -> Iterator[memoryview]:
@@ -253,6 +253,8 @@ def _header_length(prefix: bytes, num_bytes_total: int) -> int:
 def _parse_json(text: bytes) -> dict[str, Any]:
     if not text.startswith(b"{"):
         raise _bad("the header is not a JSON object")
+    if any(text.count(sign) > most for sign, most in _MOST_SIGNS.items()):
+        raise _bad(f"the header names more than {MAX_TENSORS:,} tensors, or says far more than their shapes")
     try:
         rows = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
         "".join(rows).encode()          # a lone surrogate is no name
@@ -278,6 +280,8 @@ def _no_constant(word: str) -> float:
 def _parse_tensor(name: str, row: Any) -> tuple[int, TensorSpec]:
     """Where the tensor starts in the data, and what it is. Raises BadParamsFile."""
     said = _short(name)
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise _bad(f"tensor {said}: its name has more than {MAX_NAME_BYTES:,} bytes")
     if not isinstance(row, dict) or not row.keys() >= {"dtype", "shape", "data_offsets"}:
         raise _bad(f"tensor {said} lacks its dtype, shape or data_offsets")
     shape, offsets = row["shape"], row["data_offsets"]

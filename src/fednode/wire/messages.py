@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from fednode.core.ids import NAME_PATTERN
 from fednode.core.status import FailureCode, RoundKind
@@ -18,16 +18,26 @@ PROTOCOL_HEADER = "Fednode-Protocol"
 OFFSET_HEADER = "Upload-Offset"
 MEDIA_TYPE = "application/vnd.safetensors"
 
+MAX_SEED = 2**63 - 1024     # the largest that a float64 holds, as which limits are published
+
 Name = Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
 Hex32 = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 JsonDict = dict[str, Any]
 
 
-class Request(BaseModel):
-    """A body that somebody sends: closed, finite."""
+def _whole(value: Any) -> Any:
+    """JSON has one kind of numbers: 5.0 is 5."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+WHOLE = BeforeValidator(_whole)      # last in an annotation, so that its limits are published
+
+
+class Request(BaseModel):
+    """A body that somebody sends: closed, finite; a number is no text and no yes or no."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class Answer(BaseModel):
@@ -93,7 +103,7 @@ class OfferBody(Request):
     schema_: JsonDict = Field(alias="schema")
     metrics: list[JsonDict]
     supports: list[str] = []
-    default_rounds: Annotated[int, Field(ge=1)] = 5
+    default_rounds: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] = 5
     summary: JsonDict = {}
 
 
@@ -140,7 +150,7 @@ class Work(Answer):
 
 
 class EpochBody(Request):
-    epoch: Annotated[int, Field(ge=1)]
+    epoch: Annotated[int, Field(ge=1, lt=2**31), WHOLE]        # what every database holds
     values: dict[str, float]
 
 
@@ -166,9 +176,9 @@ class FailureBody(Request):
 class Announcement(Request):
     """POST /api/v1/assignments/{id}/update: what will come. Refused here if it will not be taken."""
 
-    num_bytes: Annotated[int, Field(ge=1)]
+    num_bytes: Annotated[int, Field(ge=1, le=2**53), WHOLE]
     digest: Hex32                   # xxh3-128 of the body
-    num_examples: Annotated[int, Field(ge=0, le=2**53)]
+    num_examples: Annotated[int, Field(ge=0, le=2**53), WHOLE]
     environment: JsonDict = {}
 
 
@@ -187,14 +197,14 @@ class RunRequest(Request):
     """POST /api/v1/runs. What is left out comes from the task's offer and the strategy's defaults."""
 
     task: Annotated[str, Field(min_length=1, max_length=100)]
-    rounds: Annotated[int, Field(ge=1, le=1_000_000)] | None = None        # of training
+    rounds: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] | None = None        # of training
     task_config: JsonDict = {}      # the task's fields
     strategy: str = "fedavg"        # its name
     strategy_config: JsonDict = {}  # its fields
-    min_updates: Annotated[int, Field(ge=1)] | None = None      # fewer make no model; left out: 2, or 1 for one client
+    min_updates: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] | None = None     # left out: 2, or 1 for one client
     cohort_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the roster that is there
-    deadline_s: Annotated[float, Field(gt=0)] = 600.0           # a round's budget of up-time
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    deadline_s: Annotated[float, Field(gt=0, le=1e9)] = 600.0   # a round's budget of up-time
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED), WHOLE] | None = None
     clients: list[Name] = []        # exactly these; empty: whoever offers the task
     start_from: str = "fresh"       # fresh | latest | a model's id
 
@@ -225,7 +235,7 @@ class RunSummary(Answer):
 
 # --- people try a model -----------------------------------------------------------------------------
 
-Byte = Annotated[int, Field(strict=True, ge=0, le=255)]
+Byte = Annotated[int, Field(strict=True, ge=0, le=255), WHOLE]
 
 
 class PredictionRequest(Request):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol, TypeAlias, TypeVar
 
 from fednode.errors import BadParamsFile, CannotConnect
+from fednode.failpoints import halves, in_halves, reach
 from fednode.wire.answers import Reply, error_of, not_ours
 from fednode.wire.codec import disk_errors, sha256_of_file
 
@@ -41,10 +42,13 @@ class Body:
     def spans(self, size: int) -> Iterator[tuple[int, int]]:
         """It, as places in the file: where a piece starts and how long it is."""
         end = self.offset + self.num_bytes
+        reach("update.sending")
         for start in range(self.offset, end, size):
             length = min(size, end - start)
             self.leaves(length)
-            yield start, length
+            for part in halves(range(start, start + length), "update.half_sent"):
+                yield part.start, len(part)
+        reach("update.sent")
 
     def pieces(self, size: int) -> Iterator[memoryview]:
         """It, without a copy."""
@@ -158,7 +162,7 @@ class Download:
         with disk_errors(self.file):
             file = self.file.open("ab" if start else "wb")
         with file:
-            for piece in answer.pieces:
+            for piece in in_halves(answer.pieces, "model.half_fetched"):
                 with disk_errors(self.file):
                     file.write(piece)
                     file.flush()        # here, so that a full disk is told as one, and closing has nothing to do

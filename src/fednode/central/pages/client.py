@@ -10,6 +10,7 @@ from fastapi import Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 
 from fednode.central import clients_api
+from fednode.central.asked import Seq
 from fednode.central.client_facts import client_rows
 from fednode.central.node import CentralNode, Node
 from fednode.central.pages.frame import SEE_OTHER, fragment, newest_seq, page_router, render
@@ -60,7 +61,7 @@ async def client(request: Request, name: str, node: Node) -> Response:
 
 
 @router.get("/live/clients/{name}")
-async def changes(request: Request, name: str, node: Node, after: int = 0) -> StreamingResponse:
+async def changes(request: Request, name: str, node: Node, after: Seq = 0) -> StreamingResponse:
     """What changes on it: all that stands above the offers."""
     record = await node.store.client(name)
 

@@ -10,6 +10,7 @@ from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
 from fednode.central.addresses import local_url
+from fednode.central.asked import PageNumber, Seq
 from fednode.central.client_facts import SORTS, ClientQuery, FoundClients, client_rows, find_clients
 from fednode.central.node import CentralNode, Node
 from fednode.central.pages.frame import fragment, newest_seq, page_router, render
@@ -43,7 +44,7 @@ class Choice:
         return {sort: "ascending", f"-{sort}": "descending"}.get(self.query.sort, "")
 
 
-def choice_of(search: str = "", status: str = "", task: str = "", sort: str = "name", page: int = 1) -> Choice:
+def choice_of(search: str = "", status: str = "", task: str = "", sort: str = "name", page: PageNumber = 1) -> Choice:
     """From the query of an address, where somebody may have written anything."""
     known = sort if sort.removeprefix("-") in SORTS else "name"
     return Choice(query=ClientQuery(search=search, status=status, task=task, sort=known), page=page)
@@ -51,7 +52,8 @@ def choice_of(search: str = "", status: str = "", task: str = "", sort: str = "n
 
 @router.get("/clients")
 async def clients(
-    request: Request, node: Node, search: str = "", status: str = "", task: str = "", sort: str = "name", page: int = 1
+    request: Request, node: Node, search: str = "", status: str = "", task: str = "", sort: str = "name",
+    page: PageNumber = 1,
 ) -> Response:
     """The list; all that was chosen is in the address."""
     seq, choice = await newest_seq(node), choice_of(search, status, task, sort, page)
@@ -68,8 +70,8 @@ async def clients(
 
 @router.get("/live/clients")
 async def changes(
-    request: Request, node: Node, after: int = 0, search: str = "", status: str = "", task: str = "",
-    sort: str = "name", page: int = 1,
+    request: Request, node: Node, after: Seq = 0, search: str = "", status: str = "", task: str = "",
+    sort: str = "name", page: PageNumber = 1,
 ) -> StreamingResponse:
     """Rows that changed, of the clients that were shown when the page was opened; new ones join its head."""
     choice = choice_of(search, status, task, sort, page)

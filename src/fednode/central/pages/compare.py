@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 from fastapi import Query, Request
 from fastapi.responses import Response, StreamingResponse
 
+from fednode.central.asked import Seq
 from fednode.central.compare import Comparison, compare, require_runs
 from fednode.central.node import CentralNode, Node
 from fednode.central.pages.frame import fragment, newest_seq, page_router, render
@@ -57,7 +58,7 @@ async def comparison(request: Request, node: Node, run: RunRefs, only: str = "")
 
 
 @router.get("/live/compare")
-async def changes(request: Request, node: Node, run: RunRefs, after: int = 0) -> StreamingResponse:
+async def changes(request: Request, node: Node, run: RunRefs, after: Seq = 0) -> StreamingResponse:
     """Scores and curves, as rounds of these runs are measured."""
     ids = {found.id for found in await require_runs(node.queries, run)}
 

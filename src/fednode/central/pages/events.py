@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
+from fednode.central.asked import Seq
 from fednode.central.events_api import event_query
 from fednode.central.node import CentralNode, Node
 from fednode.central.pages.frame import fragment, newest_seq, page_router, render
@@ -30,7 +31,7 @@ router = page_router()
 
 @router.get("/events")
 async def events(
-    request: Request, node: Node, run: str = "", kind: str = "", client: str = "", before: int = 0
+    request: Request, node: Node, run: str = "", kind: str = "", client: str = "", before: Seq = 0
 ) -> Response:
     """The list; all that was chosen is in the address. Raises NotFound where there is no such run."""
     seq, query = await newest_seq(node), await event_query(node, run, kind, client, before)
@@ -47,7 +48,7 @@ async def events(
 
 @router.get("/live/events")
 async def changes(
-    request: Request, node: Node, after: int = 0, run: str = "", kind: str = "", client: str = ""
+    request: Request, node: Node, after: Seq = 0, run: str = "", kind: str = "", client: str = ""
 ) -> StreamingResponse:
     """What happens, at the head of the list."""
     query = await event_query(node, run, kind, client)

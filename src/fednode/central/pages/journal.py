@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response
 
+from fednode.central.asked import PageNumber
 from fednode.central.node import Node
 from fednode.central.pages.frame import page_router, render
 from fednode.central.pages.lists import Paging, address
@@ -22,7 +23,7 @@ router = page_router()
 
 
 @router.get("/runs/{ref}/journal")
-async def journal(request: Request, ref: str, node: Node, page: int = 1, check: bool = False) -> Response:
+async def journal(request: Request, ref: str, node: Node, page: PageNumber = 1, check: bool = False) -> Response:
     """The page. `check`: read a long chain whole. Raises NotFound."""
     run, pages = await node.queries.resolve_run(ref), JournalPages(node.store)
     num_rows = (await pages.page(run.id, first=1, limit=1)).num_rows

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from fastapi import Query, Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 
+from fednode.central.asked import Seq
 from fednode.central.launch_check import LaunchCheck, absence, usual_config
 from fednode.central.node import CentralNode, Node
 from fednode.central.offers import MergedOffer, merged_offers
@@ -111,7 +112,7 @@ async def roster(node: Node, task: str, version: str = "") -> Response:
 
 
 @router.get("/live/launch")
-async def changes(request: Request, node: Node, after: int = 0) -> StreamingResponse:
+async def changes(request: Request, node: Node, after: Seq = 0) -> StreamingResponse:
     """A sign to the form that clients or runs have changed: it asks for its panel and its roster again."""
 
     async def news(events: Sequence[Event], clients: Collection[str]) -> Change:

@@ -8,13 +8,16 @@ clients that came, went or changed their step, mean for its rows.
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import structlog
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 
+from fednode.central.asked import Seq
 from fednode.central.node import CentralNode, Node
 from fednode.central.pages.frame import page_router
 from fednode.central.waiting import first_of
@@ -23,9 +26,11 @@ from fednode.store.records import Event
 
 TICK_S = 2.0                    # well within the 5 s after which a page says that we are gone
 FRAME_S = 0.25
+MAX_SEQ_DIGITS = 15
 MAX_REPLAYED = 1_000            # events; who missed more loads the page anew
 
 router = page_router()
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +61,7 @@ def if_absent(list_id: str, element_id: str, html: str, where: str = "beforeend"
 
 
 @router.get("/live")
-async def pulse(request: Request, node: Node, after: int = 0) -> StreamingResponse:
+async def pulse(request: Request, node: Node, after: Seq = 0) -> StreamingResponse:
     """For pages on which nothing changes by itself: only that we are there."""
     return stream(request, node, after, _nothing)
 
@@ -64,7 +69,7 @@ async def pulse(request: Request, node: Node, after: int = 0) -> StreamingRespon
 def stream(request: Request, node: CentralNode, after: int, news: News) -> StreamingResponse:
     """Everything that changes after event `after`, or after the event that the browser heard last."""
     heard = request.headers.get("last-event-id", "")
-    seq = int(heard) if heard.isascii() and heard.isdecimal() else after
+    seq = int(heard) if heard.isascii() and heard.isdecimal() and len(heard) <= MAX_SEQ_DIGITS else after
     return StreamingResponse(
         _frames(node, seq, news), media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
@@ -76,14 +81,21 @@ async def _frames(node: CentralNode, seq: int, news: News) -> AsyncIterator[str]
     yield _tick(node)
     while not node.closing.is_set():
         rung = node.activity.bell.listen()
-        events = await node.queries.events(seq, MAX_REPLAYED)
-        clients, version = node.activity.since(version), node.activity.version
-        if len(events) == MAX_REPLAYED:
-            yield _signal("reload", None)
-            return
-        if events or clients:
-            seq = events[-1].seq if events else seq
-            yield _frame(seq, await news(events, clients))
+        try:
+            events = await node.queries.events(seq, MAX_REPLAYED)
+            if len(events) == MAX_REPLAYED:
+                yield _signal("reload", None)
+                return
+            newest, clients = node.activity.version, node.activity.since(version)
+            told = _frame(events[-1].seq if events else seq, await news(events, clients)) if events or clients else ""
+        except Exception as error:      # whatever a page makes of its news: it shows them at the next try
+            log.error("page.broken", after=seq, error=repr(error), traceback=traceback.format_exc())
+            await first_of(node.clock.sleep(TICK_S), node.closing.wait())
+            yield _tick(node)
+            continue
+        seq, version = events[-1].seq if events else seq, newest
+        if told:
+            yield told
             await first_of(node.clock.sleep(FRAME_S), node.closing.wait())
             continue
         await first_of(node.store.wait_for_event(seq, TICK_S), rung.wait(), node.closing.wait())

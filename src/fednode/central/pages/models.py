@@ -8,6 +8,7 @@ from functools import partial
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
+from fednode.central.asked import PageNumber, Seq
 from fednode.central.node import CentralNode, Node
 from fednode.central.pages.frame import fragment, newest_seq, page_router, render
 from fednode.central.pages.lists import PAGE_ROWS, Paging, address
@@ -22,7 +23,7 @@ router = page_router()
 
 
 @router.get("/models")
-async def models(request: Request, node: Node, run: str = "", page: int = 1) -> Response:
+async def models(request: Request, node: Node, run: str = "", page: PageNumber = 1) -> Response:
     """The list; `run` and `page` are in the address. Raises NotFound where there is no such run."""
     seq, of_run, cards = await newest_seq(node), await _run_of(node, run), ModelCards(node.store, node.queries)
     run_id = of_run.id if of_run else None
@@ -37,7 +38,9 @@ async def models(request: Request, node: Node, run: str = "", page: int = 1) -> 
 
 
 @router.get("/live/models")
-async def changes(request: Request, node: Node, after: int = 0, run: str = "", page: int = 1) -> StreamingResponse:
+async def changes(
+    request: Request, node: Node, after: Seq = 0, run: str = "", page: PageNumber = 1
+) -> StreamingResponse:
     """Models that were made join the first page; the one before is measured then."""
     of_run, cards = await _run_of(node, run), ModelCards(node.store, node.queries)
     put = partial(in_list, "models") if page <= 1 else in_place

@@ -8,7 +8,8 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
-from fednode.central.client_facts import client_row
+from fednode.central.asked import Seq
+from fednode.central.client_facts import ClientQuery, client_rows, find_clients
 from fednode.central.node import CentralNode, Node
 from fednode.central.offers import MergedOffer, merged_offers
 from fednode.central.pages.frame import fragment, newest_seq, page_router, render
@@ -31,7 +32,7 @@ async def overview(request: Request, node: Node) -> Response:
 
 
 @router.get("/live/overview")
-async def changes(request: Request, node: Node, after: int = 0) -> StreamingResponse:
+async def changes(request: Request, node: Node, after: Seq = 0) -> StreamingResponse:
     """What changes on it."""
 
     async def news(events: Sequence[Event], clients: Collection[str]) -> Change:
@@ -67,12 +68,13 @@ def _is_touched(client: dict[str, Any], events: Sequence[Event], clients: Collec
 
 
 async def _facts(request: Request, node: CentralNode) -> dict[str, Any]:
-    clients = [client_row(node, record) for record in await node.store.clients()]
+    found = await find_clients(node, ClientQuery(sort="there"))
+    num_online = sum(found.counts[status] for status in ("online", "busy"))
     runs = [summary_of(node, view) for view in await node.queries.run_summaries(limit=NUM_SHOWN)]
     active = await _active(node)
     return {
-        "clients": sorted(clients, key=_by_presence)[:NUM_SHOWN], "num_clients": len(clients),
-        "num_online": sum(client["status"] in ("online", "busy") for client in clients),
+        "clients": await client_rows(node, found.names[:NUM_SHOWN]), "num_clients": len(found.names),
+        "num_online": num_online,
         "selectable": False, "runs": runs[:NUM_SHOWN], "num_runs": await node.queries.num_runs(),
         "status": active.status if active else "idle", "current": active, "newest": active or next(iter(runs), None),
         "tasks": _tasks(merged_offers(node.presence.members())),
@@ -86,10 +88,6 @@ async def _active(node: CentralNode) -> RunSummary | None:
         for view in await node.queries.run_summaries(status=status.value, limit=1):
             return summary_of(node, view)
     return None
-
-
-def _by_presence(client: dict[str, Any]) -> tuple[bool, str]:
-    return (client["status"] not in ("online", "busy"), client["name"])
 
 
 def _tasks(offers: Sequence[MergedOffer]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from fastapi import Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 
+from fednode.central.asked import Count, Seq
 from fednode.central.node import CentralNode, Node
 from fednode.central.pages import run_facts as facts_of
 from fednode.central.pages.frame import SEE_OTHER, fragment, newest_seq, page_router, render
@@ -21,7 +22,7 @@ router = page_router()
 
 @router.get("/runs/{ref}")
 async def run(
-    request: Request, ref: str, node: Node, round_number: int | None = None, before: int | None = None
+    request: Request, ref: str, node: Node, round_number: Count | None = None, before: Count | None = None
 ) -> Response:
     """The page. `round_number`: whose timeline is shown; `before`: rounds below that number are listed."""
     seq = await newest_seq(node)
@@ -38,7 +39,7 @@ async def run(
 
 @router.get("/live/runs/{ref}")
 async def changes(
-    request: Request, ref: str, node: Node, after: int = 0, round_number: int | None = None
+    request: Request, ref: str, node: Node, after: Seq = 0, round_number: Count | None = None
 ) -> StreamingResponse:
     """What changes on it."""
     run_id = (await node.queries.resolve_run(ref)).id

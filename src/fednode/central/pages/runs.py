@@ -8,6 +8,7 @@ from urllib.parse import quote
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
+from fednode.central.asked import PageNumber, Seq
 from fednode.central.node import Node
 from fednode.central.pages.frame import fragment, newest_seq, page_router, render
 from fednode.central.pages.live import Change, in_list, in_place, stream
@@ -21,7 +22,7 @@ router = page_router()
 
 
 @router.get("/runs")
-async def runs(request: Request, node: Node, status: str = "", page: int = 1) -> Response:
+async def runs(request: Request, node: Node, status: str = "", page: PageNumber = 1) -> Response:
     """The list; `status` and `page` are in the address."""
     seq = await newest_seq(node)
     page, num_runs = max(1, page), await node.queries.num_runs(status)
@@ -36,7 +37,7 @@ async def runs(request: Request, node: Node, status: str = "", page: int = 1) ->
 
 @router.get("/live/runs")
 async def changes(
-    request: Request, node: Node, after: int = 0, status: str = "", page: int = 1
+    request: Request, node: Node, after: Seq = 0, status: str = "", page: PageNumber = 1
 ) -> StreamingResponse:
     """Rows that changed; new runs join the first page of the whole list."""
 

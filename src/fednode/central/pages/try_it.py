@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
+from fednode.central.asked import Seq
 from fednode.central.node import CentralNode, Node
 from fednode.central.offers import merged_offers
 from fednode.central.pages.frame import newest_seq, page_router, render
@@ -52,7 +53,7 @@ async def try_it(request: Request, node: Node, run: str = "", model: str = "") -
 
 
 @router.get("/live/try")
-async def changes(request: Request, node: Node, after: int = 0) -> StreamingResponse:
+async def changes(request: Request, node: Node, after: Seq = 0) -> StreamingResponse:
     """Which runs have a newer model, or another status."""
 
     async def news(events: Sequence[Event], clients: Collection[str]) -> Change:

@@ -1,0 +1,62 @@
+"""`fednode bench`: what this machine can do, measured against a central node of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from typing import Annotated, Any
+
+import typer
+
+from fednode.cli import options as o
+from fednode.cli.output import Voice, plain
+
+app = typer.Typer(no_args_is_help=True, help="Measure what this machine can do.")
+
+
+def swarm(
+    clients: Annotated[int, typer.Option("--clients", metavar="N", min=1, max=10_000, help="Client nodes, all in one process.")] = 1_000,
+    rounds: Annotated[int, typer.Option("--rounds", metavar="N", min=1, help="Rounds of training.")] = 20,
+    params: Annotated[int, typer.Option("--params", metavar="N", min=1, help="Numbers in the model, 4 bytes each.")] = 50_000,
+    deadline: Annotated[str, typer.Option("--deadline", metavar="TIME", help="The longest that a round may take: 600, 10m.")] = "10m",
+    as_json: o.AsJson = False,
+) -> None:
+    """Play a run with many clients at once that send back what they got, and time its rounds.
+
+    Starts a central node of its own in a temporary folder; everything is stopped and removed at the end.
+    """
+    from fednode.bench.swarm import SwarmSettings, play
+    from fednode.clock import SystemClock
+
+    voice = Voice(as_json)
+    settings = SwarmSettings(clients=clients, rounds=rounds, params=params, deadline_s=o.duration_s(deadline))
+    result = asyncio.run(_interruptible(play(settings, voice.say, SystemClock())))
+    if as_json:
+        voice.result(result)
+    else:
+        _tell(voice, result)
+
+
+async def _interruptible(play: Any) -> Any:
+    """SIGTERM ends it as Ctrl-C does: everything is stopped before it goes."""
+    task = asyncio.ensure_future(play)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        return await task
+    raise KeyboardInterrupt
+
+
+def _tell(voice: Voice, result: dict[str, Any]) -> None:
+    took, told = result["seconds_per_round"], result["last_told_s"]
+    memory = result["central_rss_mb"]
+    voice.say(f"A round: {took['median']:.2f} s (median), {took['min']:.2f} to {took['max']:.2f} s")
+    voice.say(f"From the first client told of a round to the last: {told['median']:.2f} s (median), at most {told['max']:.2f} s")
+    if memory:
+        voice.say(f"Central node: at most {memory['peak']:.0f} MiB, {memory['anon']:.0f} MiB of its own; {result['central_cpu_s']:.1f} s of CPU time")
+    voice.say(f"Updates: {result['updates']:,} of {result['clients'] * result['rounds']:,}; errors: {result['errors']}; asked to wait: {result['asked_to_wait']:,} times")
+    for error in result["first_errors"]:
+        voice.say(f"  {error}", "red")
+
+
+app.command("swarm")(plain(swarm))

@@ -1,0 +1,34 @@
+"""Answers that are asked for again and again: kept until something may have changed them. In one event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Recall(Generic[T]):
+    """What a query found, by its key; the last `size` of them. What it did not find is asked for anew."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._known: dict[str, T] = {}
+        self._num_forgotten = 0
+
+    async def of(self, key: str, ask: Callable[[], Awaitable[T | None]]) -> T | None:
+        """As known, else as `ask` finds it."""
+        if (known := self._known.get(key)) is not None:
+            return known
+        asked = self._num_forgotten
+        found = await ask()
+        if found is not None and asked == self._num_forgotten:      # else it may be older than the change
+            while len(self._known) >= self._size:
+                del self._known[next(iter(self._known))]
+            self._known[key] = found
+        return found
+
+    def forget(self) -> None:
+        """Something has changed: nothing that is known, or on its way, holds any more."""
+        self._num_forgotten += 1
+        self._known.clear()

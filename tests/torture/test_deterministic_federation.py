@@ -1,0 +1,230 @@
+"""A federation of twenty in a simulated world: whatever a seed does to it, the promises hold, and can be played again.
+
+Replay one seed: `FEDNODE_WORLD_SEED=123 .venv/bin/pytest tests/torture/test_deterministic_federation.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from simulated_sites import (
+    CALM,
+    ENDED,
+    ROUGH,
+    WILD,
+    ZEROS,
+    Fate,
+    Federation,
+    Person,
+    Site,
+    Weather,
+    body_of,
+    enrolled,
+    mean,
+    post,
+)
+from simulated_world import world
+
+from fednode.core.journal import JournalRow
+from torture_scale import pick
+
+NAMES = [f"site-{index:02}" for index in range(20)]
+FROM_SEED = int(os.environ.get("FEDNODE_WORLD_SEED", "1"))
+IS_REPLAY = "FEDNODE_WORLD_SEED" in os.environ
+MISCHIEF_S = 250.0          # after that the weather is calm
+AN_HOUR_S = 4_000.0
+RUNS: list[dict[str, Any]] = [
+    {"rounds": 2, "cohort_fraction": 0.3, "min_updates": 2},
+    {"rounds": 1, "cohort_fraction": 1.0, "min_updates": 5},
+    {"rounds": 3, "cohort_fraction": 0.2, "min_updates": 1, "strategy": "fedavgm"},
+]
+ROUGH_SEEDS, WILD_SEEDS = (10, 3_000), (8, 3_000)          # in `make test`, in `make torture`
+PATIENT, SHORT = {"deadline_s": 3_600.0}, {"deadline_s": 120.0}
+
+
+def seeds(short: int, full: int) -> range:
+    return range(FROM_SEED, FROM_SEED + (1 if IS_REPLAY else pick(short, full)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Played:
+    """What came of a seed."""
+
+    run: dict[str, Any]
+    history: list[dict[str, Any]]
+    journal: list[JournalRow]
+    model: bytes
+    fed: Federation
+    person: Person
+
+    @property
+    def fate(self) -> Counter[str]:
+        return Counter({"kills": self.fed.world.num_kills, "disk full": self.fed.world.num_full})
+
+    def entries(self, what: str) -> list[dict[str, Any]]:
+        """The journal's decisions of one kind."""
+        return [row.entry for row in self.journal if row.entry["what"] == what]      # type: ignore[misc]
+
+    @property
+    def trace(self) -> list[Any]:
+        """Everything that two plays of a seed have in common."""
+        return [self.fed.said, self.person.answers, self.journal, self.model, self.fed.struck, self.run, self.history]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enrolled:
+    """A central node's state that knows twenty sites, as every play begins."""
+
+    folder: Path
+    secrets: dict[str, str]
+
+    def play(self, seed: int, weather: Weather, **request: Any) -> Played:
+        with world(seed, self.folder) as made:
+            fed = Federation(world=made, weather=weather)
+            fed.sites = [
+                Site(fed=fed, name=name, index=index, secret=self.secrets[name]) for index, name in enumerate(NAMES)
+            ]
+            return made.run(_play(fed, {"task": "toy", "seed": 7, **request}))
+
+
+@pytest.fixture(scope="module")
+def twenty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Enrolled]:
+    folder = tmp_path_factory.mktemp("world") / "state"
+    yield Enrolled(folder=folder, secrets=enrolled(NAMES, folder))
+
+
+async def _play(fed: Federation, request: dict[str, Any]) -> Played:
+    """One run from its launch to its end: so long there is mischief, and after that everybody is willing."""
+    fate, person = Fate(fed=fed), Person(fed=fed)
+    await fed.world.start()
+    fed.spawn(*(site.live() for site in fed.sites))
+    launched = await fed.surely(post("/api/v1/runs", request))
+    assert launched.status == 201, launched.body
+    fed.spawn(fate.rule(), fate.keep_up(), person.meddle())
+    while fed.world.loop.now_s < MISCHIEF_S and (await fed.show())["status"] not in ENDED:
+        fed.look()
+        await asyncio.sleep(5)
+    fed.weather = CALM
+    run = await person.see_to_the_end(AN_HOUR_S)
+    history, journal = (await fed.show())["history"], await fed.journal()
+    model = await fed.model(run["model_sha256"]) if run["model_sha256"] else b""
+    return Played(run=run, history=history, journal=journal, model=model, fed=fed, person=person)
+
+
+@contextmanager
+def replayable(seed: int) -> Iterator[None]:
+    """Whatever fails names its seed, and how to see it again."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"seed {seed}; again: FEDNODE_WORLD_SEED={seed} .venv/bin/pytest {__file__}")
+        raise
+
+
+# --- the claims -----------------------------------------------------------------------------------------
+
+
+def test_where_every_site_is_back_in_time_nothing_that_happened_leaves_a_trace(
+    twenty: Enrolled, figures: Any
+) -> None:
+    calm = [twenty.play(0, CALM, **PATIENT, **request) for request in RUNS]
+    for played in calm:
+        assert (played.run["status"], played.fed.struck, played.fed.world.num_kills) == ("completed", {}, 0)
+    struck: Counter[str] = Counter()
+    for seed in seeds(*ROUGH_SEEDS):
+        with replayable(seed):
+            want = calm[seed % len(RUNS)]
+            got = twenty.play(seed, ROUGH, **PATIENT, **RUNS[seed % len(RUNS)])
+            assert got.run["status"] == "completed", got.run["reason"]
+            assert [row.entry for row in got.journal] == [row.entry for row in want.journal]
+            assert (got.journal, got.model) == (want.journal, want.model)
+            struck += Counter(got.fed.struck) + got.fate
+    figures.note(seeds=len(seeds(*ROUGH_SEEDS)), first_seed=FROM_SEED, **struck)
+    assert IS_REPLAY or not {"lost", "twice", "broken", "forgets", "kills", "disk full"} - set(struck)
+
+
+def test_whatever_happens_each_model_is_the_mean_of_what_its_round_says_and_the_run_ends(
+    twenty: Enrolled, figures: Any
+) -> None:
+    struck: Counter[str] = Counter()
+    statuses: Counter[str] = Counter()
+    for seed in seeds(*WILD_SEEDS):
+        with replayable(seed):
+            played = twenty.play(seed, WILD, **SHORT, **RUNS[seed % 2])
+            check(played)
+            struck += Counter(played.fed.struck) + played.fate
+            statuses[played.run["status"]] += 1
+    figures.note(seeds=len(seeds(*WILD_SEEDS)), first_seed=FROM_SEED, **struck, **statuses)
+    assert IS_REPLAY or not {"silent", "wrong", "slow", "kills", "disk full", "pause now", "revoke"} - set(struck)
+
+
+def test_a_seed_can_be_played_again_to_the_bit(twenty: Enrolled) -> None:
+    for seed in seeds(1, 100):
+        with replayable(seed):
+            first, second = [twenty.play(seed, WILD, **SHORT, **RUNS[0]) for _ in range(2)]
+            assert first.trace == second.trace
+
+
+def test_a_run_whose_turn_could_not_be_written_begins_as_soon_as_there_is_room(twenty: Enrolled) -> None:
+    """Found by seed 105: a resumed run stayed queued behind nobody, for ever."""
+    with world(1, twenty.folder) as made:
+        fed = Federation(world=made, weather=CALM)
+
+        async def resumed_on_a_full_disk() -> list[str]:
+            await made.start()
+            await fed.surely(post("/api/v1/runs", {"task": "toy"}))
+            await fed.surely(post("/api/v1/runs/1/pause", {"now": True}))
+            made.full_steps = [3]           # the first two are of the decision, the third of what follows from it
+            answer = await fed.surely(post("/api/v1/runs/1/resume"))
+            await asyncio.sleep(60)
+            return [answer.said, (await fed.show())["status"]]
+
+        assert made.run(resumed_on_a_full_disk()) == ["200", "running"]
+        assert made.num_full == 1
+
+
+# --- what must be so, worked out from the journal alone -------------------------------------------------
+
+
+def check(played: Played) -> None:
+    """Raises AssertionError where the record and the models do not agree, or a promise was broken."""
+    assert played.run["status"] in ENDED
+    assert played.run["status"] == "completed" or played.run["reason"]
+    closed = {(e["round"], e["attempt"]): dict(e["outcomes"]) for e in played.entries("round closed")}
+    check_models(played, closed)
+    for taken in played.fed.taken:              # what was acknowledged counts in its round, once
+        outcomes = closed.get((taken.number, taken.attempt))
+        if outcomes is not None:
+            assert outcomes[taken.client] == taken.num_examples, taken
+        else:
+            assert played.run["status"] != "completed", f"{taken} is of a round that was never closed"
+    assert len(played.entries("ended")) == 1
+
+
+def check_models(played: Played, closed: dict[tuple[int, int], dict[str, Any]]) -> None:
+    """Each committed model is the mean of exactly the updates that its round's last attempt closed with."""
+    sites = {site.name: site for site in played.fed.sites}
+    opened = {(e["round"], e["attempt"]): e["cohort"] for e in played.entries("round opened")}
+    committed = played.entries("model committed")
+    assert [e["round"] for e in committed] == list(range(len(committed))), "rounds are committed in turn, each once"
+    values, body = ZEROS, b""
+    for entry in committed:
+        attempt = max(key for key in opened if key[0] == entry["round"])
+        assert sorted(closed[attempt]) == opened[attempt]
+        brought = {name: num for name, num in closed[attempt].items() if isinstance(num, int)}
+        if entry["round"] > 0:
+            assert len(brought) >= played.run["config"]["min_updates"]
+            assert all(num == sites[name].num_examples for name, num in brought.items())
+            values = mean([(num, sites[name].trained(values)) for name, num in brought.items()])
+        body = body_of(*values)
+        assert hashlib.sha256(body).hexdigest() == entry["model_sha256"], entry
+    assert played.model == body, "the run's model is that of its last round"
