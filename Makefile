@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# One more than there are cores: many tests wait for other processes.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 
 .PHONY: setup demo docs test torture check clean
 
@@ -28,7 +30,7 @@ check: $(STAMP)         ## lint, types and the house rules, in seconds
 test: $(STAMP)          ## lint, types and every test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses auto --dist worksteal
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
 
 torture: $(STAMP)       ## the fault matrices in full, for hours; its report lies in build/torture.jsonl
 	@mkdir -p build && rm -f build/torture.jsonl

@@ -86,7 +86,7 @@ def test_what_is_measured_does_not_depend_on_the_counts_of_the_site_that_trained
 
 
 def test_a_few_epochs_on_synthetic_pictures_teach_the_model_to_tell_them_apart() -> None:
-    bound = task(epochs=4)
+    bound = task(epochs=3)
     params = bound.train(bound.initial_params(1), visit(SYNTHETIC)).params
     found = bound.evaluate(params, visit(SYNTHETIC))
     pooled = {metric.name: metric.value for metric in pool(ChestXray.measures, {"a": found})}

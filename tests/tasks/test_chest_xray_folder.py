@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from structlog.testing import capture_logs
 
 from fednode.errors import DataError
 from fednode.tasks.chest_xray_folder import CLASSES, XrayFolder, held_back, look, patient_of, usable
@@ -162,11 +163,14 @@ def test_a_hospital_that_has_seen_one_class_only_may_take_part(tmp_path, cache) 
     assert {image.label for image in found.images} == {1}
 
 
-def test_skipped_files_are_named_in_the_log(tmp_path, cache, capsys) -> None:
+def test_skipped_files_are_named_in_the_log(tmp_path, cache) -> None:
     fill(tmp_path)
     (tmp_path / "train" / "NORMAL" / "broken.jpeg").write_bytes(b"no image")
-    usable(tmp_path, cache)
-    assert "broken.jpeg" in "".join(capsys.readouterr())
+    with capture_logs() as logged:
+        usable(tmp_path, cache)
+    assert [(line["event"], line["path"]) for line in logged] == [
+        ("chest_xray.skipped", "train/NORMAL/broken.jpeg")
+    ]
 
 
 @pytest.mark.parametrize(("name", "patient"), [

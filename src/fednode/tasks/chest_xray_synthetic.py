@@ -57,4 +57,4 @@ def _patch(x: NDArray[np.float64], y: NDArray[np.float64], rng: np.random.Genera
     side = rng.choice((-1, 1))
     middle_x, middle_y, wide = side * rng.normal(0.42, 0.1), rng.uniform(-0.35, 0.5), rng.uniform(0.08, 0.2)
     distance = np.hypot(x - middle_x, y - middle_y) / wide
-    return np.asarray(rng.uniform(0.15, 0.4) * np.exp(-(distance**2) / 2), np.float64)
+    return np.asarray(rng.uniform(0.3, 0.55) * np.exp(-(distance**2) / 2), np.float64)
