@@ -55,6 +55,7 @@ class FednodeError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, fix: str, field: str = "", parts: Sequence[FednodeError] = ()) -> None:
+        message = message.replace("\0", "\\0")      # of a stranger's words; no database takes it
         super().__init__(message)
         self.message = message
         self.fix = fix

@@ -26,6 +26,7 @@ from fednode.core.records import (
     updates_of,
 )
 from fednode.core.status import FailureCode, RoundKind
+from fednode.errors import StrategyFailed
 
 CONFIG = RunConfig(
     task="mnist", fingerprint="mnist@1", task_config={"epochs": 2, "model": "cnn"}, strategy="fedavgm",
@@ -117,3 +118,10 @@ def test_records_are_frozen():
 def test_an_assignment_is_known_by_run_round_attempt_and_client():
     assignment = Assignment(run_id="r", number=2, attempt=3, client="a", kind=RoundKind.TRAIN)
     assert assignment.key == ("r", 2, 3, "a")
+
+
+def test_words_of_a_stranger_hold_no_nul() -> None:
+    failure = Failure(client="a", code=FailureCode.TASK_ERROR, reason="it said \0", traceback="line 1\0")
+    assert (failure.reason, failure.traceback) == ("it said \\0", "line 1\\0")
+    error = StrategyFailed("it raised \0", fix="mend it")
+    assert (error.message, str(error)) == ("it raised \\0", "it raised \\0")

@@ -144,6 +144,11 @@ class Failure:
     reason: str                             # one sentence, fit for the dashboard
     traceback: str = ""
 
+    def __post_init__(self) -> None:
+        """A stranger's words may hold a NUL, which no database takes."""
+        for name in ("reason", "traceback"):
+            object.__setattr__(self, name, getattr(self, name).replace("\0", "\\0"))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
