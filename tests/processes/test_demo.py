@@ -139,6 +139,18 @@ def test_a_demo_that_is_interrupted_while_clients_train_alone_goes_on_there(env)
     assert [row["run"] for row in result["alone"]["clients"]] == [2, 3]
 
 
+def test_demos_that_start_in_the_same_moment_do_not_meet_at_one_port(env, tmp_path: Path) -> None:
+    args = [*FEDNODE, "demo", "--rounds", "1", "--clients", "1", "--exit"]
+    running = [
+        subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**env, **own})
+        for own in ({"FEDNODE_STATE_DIR": str(tmp_path / name)} for name in ("one", "two"))
+    ]
+    told = [process.communicate(timeout=120) for process in running]
+    assert [process.returncode for process in running] == [0, 0], told
+    ports = {line for output, _ in told for line in output.splitlines() if line.startswith("Dashboard:")}
+    assert len(ports) == 2
+
+
 def test_a_second_demo_beside_the_first_has_its_own_folder_and_port(env, tmp_path: Path) -> None:
     first = subprocess.Popen([*FEDNODE, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
     assert first.stdout is not None

@@ -133,6 +133,14 @@ class Traced(Federation):
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.env, cwd=self.folder,
             )
 
+    def stop_all(self) -> None:
+        """What strace traces would outlive a strace that is killed: it is ended first."""
+        for member in self.members.values():
+            if member.poll() is None:
+                for below in Path(f"/proc/{member.pid}/task/{member.pid}/children").read_text().split():
+                    os.kill(int(below), signal.SIGKILL)
+        super().stop_all()
+
     def is_killed(self, name: str) -> bool:
         return self.members[name].poll() == -signal.SIGKILL
 

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 from fednode.clock import SystemClock
 from fednode.demo.process import Member
-from fednode.errors import CannotConnect, DataError, NotFound, PortTaken, RunEnded, StoreLocked, TimedOut
+from fednode.errors import CannotConnect, DataError, NotFound, PortTaken, RunEnded, StoreLocked, TaskFailed, TimedOut
 from fednode.ports import Clock
 from fednode.settings import DEFAULT_PORT, read_note
 from fednode.wire.http import Http, with_retries
@@ -155,14 +155,12 @@ async def demo_federation(settings: DemoSettings, clock: Clock | None = None) ->
     """
     clock = clock or SystemClock()
     _require_torch()
-    port = _choose_port(settings.port)
     async with AsyncExitStack() as stack:
         state_dir = stack.enter_context(_own_folder(settings))
         members: list[Member] = []
         stack.push_async_callback(_stop_all, members)
-        url = f"http://127.0.0.1:{port}"
-        members.append(await _start_central(port, state_dir, settings))
-        http = await stack.enter_async_context(await _connect(url, members[0], settings, clock))
+        url, http = await _answering(members, state_dir, settings, clock)
+        await stack.enter_async_context(http)
         for number, name in enumerate(client_names(settings.clients), 1):
             members.append(await _start_client(number, name, url, state_dir, settings))
         await _wait_for_clients(http, members, settings.clients, clock)
@@ -220,6 +218,25 @@ def _open_lock(folder: Path) -> int:
         ) from None
 
 
+async def _answering(
+    members: list[Member], state_dir: Path, settings: DemoSettings, clock: Clock, num_tries: int = 3
+) -> tuple[str, Http]:
+    """The central node, started as the first member: its URL and a door to it.
+
+    Between the choice of a port and its use another demo may take it: then at another one.
+    """
+    port = _choose_port(settings.port)
+    url = f"http://127.0.0.1:{port}"
+    members[:] = [await _start_central(port, state_dir, settings)]
+    try:
+        return url, await _connect(url, members[0], settings, clock)
+    except TaskFailed:
+        is_taken = members[0].process.returncode == PortTaken.exit_code
+        if num_tries == 1 or settings.port is not None or not is_taken:
+            raise
+    return await _answering(members, state_dir, settings, clock, num_tries - 1)
+
+
 async def _start_central(port: int, state_dir: Path, settings: DemoSettings) -> Member:
     args = ["central", "--port", str(port), "--state-dir", str(state_dir / "central")]
     return await Member.start("the central node", args, state_dir / "logs" / "central.log", _env(settings))
@@ -243,15 +260,16 @@ async def _connect(url: str, central: Member, settings: DemoSettings, clock: Clo
     started_s = clock.now_s()
     while clock.now_s() - started_s < START_S:
         central.require_running()
-        token = str(read_note(settings.user_state_dir, url).get("operator_token", ""))
-        http = Http(url, token=token)
+        note = read_note(settings.user_state_dir, url)
+        http = Http(url, token=str(note.get("operator_token", "")))
         try:
             await http.request("GET", "/healthz")
+            if note.get("pid") == central.process.pid:      # and not another demo's, at the same port
+                return http
         except CannotConnect:
-            await http.aclose()
-            await clock.sleep(POLL_S)
-        else:
-            return http
+            pass
+        await http.aclose()
+        await clock.sleep(POLL_S)
     raise TimedOut(f"the central node did not answer within {START_S:.0f} s", fix=f"its log is {central.log}")
 
 
