@@ -431,6 +431,14 @@ async def test_a_reason_comes_and_goes(store: AnyStore) -> None:
     assert (await store.run(run.id)).reason == ""
 
 
+@pytest.mark.parametrize("status", [RunStatus.CANCELLED, RunStatus.PAUSED])
+async def test_why_a_run_waits_does_not_hide_why_it_was_ended_or_paused(store: AnyStore, status: RunStatus) -> None:
+    run = await running(store)
+    await store.move_run(run.id, status, "by a person")
+    await store.set_reason(run.id, "attempt 2 of 3 begins at 13:46")
+    assert (await store.run(run.id)).reason == "by a person"
+
+
 # --- starting from a model ------------------------------------------------------------------------------------
 
 

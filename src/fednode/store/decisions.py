@@ -89,7 +89,9 @@ def end_run(c: Connection, run_id: str, status: RunStatus, reason: str, wall_s: 
 
 
 def set_reason(c: Connection, run_id: str, reason: str) -> None:
-    rows.get_run(c, run_id)
+    """Why it waits. A run that was paused or has ended meanwhile keeps the reason of that."""
+    if not rules.may_wait(rows.get_run(c, run_id)):
+        return
     c.execute(update(schema.run).where(schema.run.c.id == run_id).values(reason=reason))
 
 

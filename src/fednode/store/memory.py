@@ -125,7 +125,8 @@ class MemoryStore:
 
     async def set_reason(self, run_id: str, reason: str) -> None:
         kept = self._run(run_id)
-        kept.record = replace(kept.record, reason=reason)
+        if rules.may_wait(kept.record):
+            kept.record = replace(kept.record, reason=reason)
 
     # --- the loop's verbs -----------------------------------------------------------------------------
 

@@ -99,6 +99,11 @@ def makes_report(round_: Round) -> bool:
     return round_.kind is RoundKind.EVALUATE
 
 
+def may_wait(run: Run) -> bool:
+    """Whether it is under way, or stands in the queue."""
+    return run.status in (RunStatus.QUEUED, RunStatus.RUNNING)
+
+
 def describe(round_: Round) -> str:
     return f"round {round_.number}, attempt {round_.attempt}"
 
