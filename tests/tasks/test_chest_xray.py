@@ -44,7 +44,7 @@ def test_the_models_have_their_sizes_and_train_at_every_image_size(model: str, n
     assert bound.train(params, visit(HALF)).params.manifest == params.manifest
 
 
-def test_the_defaults_are_those_that_the_documented_scores_were_measured_with() -> None:
+def test_the_defaults_are_a_small_resnet_for_thirty_rounds() -> None:
     config = Config()
     assert (config.model, config.image_size, config.epochs, config.batch_size, config.learning_rate) == (
         "resnet", 64, 1, 10, 0.002
