@@ -14,7 +14,6 @@ from pathlib import Path
 from fednode.child import messages
 from fednode.child.link import ChildDied, Link
 from fednode.child.messages import Message
-from fednode.core.data_report import DataReport
 from fednode.core.json import JsonObject
 from fednode.core.metrics import Metrics
 from fednode.core.records import Failure, Offer, Outcome
@@ -61,11 +60,6 @@ class Child:
             {"what": "offer", "spec": spec, "site": messages.site_to_json(site or self._site)}
         )
         return Offer.from_json(answer["offer"])
-
-    async def report(self, spec: str) -> DataReport | None:
-        """What the site's data folder has, file by file; None where the task does not tell. Raises as `offer`."""
-        answer = await self._asked({"what": "report", "spec": spec, "site": messages.site_to_json(self._site)})
-        return messages.report_from_json(answer["report"]) if answer["report"] else None
 
     async def card(self, task: str) -> TaskCard:
         """What one may ask the models of the installed task. Raises NotFound, or what the task raised."""

@@ -14,7 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -158,11 +158,6 @@ def _offer(request: Message, line: Line) -> Message:
     return {"what": "offer", "offer": offer.to_json()}
 
 
-def _report(request: Message, line: Line) -> Message:
-    found = _load(request["spec"]).bind({}).report(messages.site_from_json(request["site"]))
-    return {"what": "report", "report": found and asdict(found)}
-
-
 def _visit(request: Message, line: Line) -> Message:
     order = messages.order_from_json(request["order"])
     task = _bind(request["spec"], canonical_json(order.config))
@@ -197,7 +192,7 @@ def _predict(request: Message, line: Line) -> Message:
     return {"what": "probabilities", "probabilities": predict(task, params, pictures).tolist()}
 
 
-_ANSWERS = {"offer": _offer, "report": _report, "visit": _visit, "card": _card, "predict": _predict}
+_ANSWERS = {"offer": _offer, "visit": _visit, "card": _card, "predict": _predict}
 
 
 def _require_same(task: TaskType, fingerprint: str) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from fednode.core.data_report import DataReport, Problem, SkippedFile
 from fednode.core.metrics import Metrics
 from fednode.core.params import Params
 from fednode.core.records import Failure, Outcome, Update
@@ -102,13 +101,6 @@ def pictures_to_json(pictures: Bytes) -> Message:
 
 def pictures_from_json(row: Message) -> Bytes:
     return np.frombuffer(b64decode(row["base64"]), np.uint8).reshape(row["shape"])
-
-
-def report_from_json(row: Message) -> DataReport:
-    return DataReport(
-        splits=row["splits"], skipped=tuple(SkippedFile(**file) for file in row["skipped"]),
-        problems=tuple(Problem(**problem) for problem in row["problems"]),
-    )
 
 
 def error_to_json(error: FednodeError, trace: str = "") -> Message:

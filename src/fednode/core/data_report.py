@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fednode.core.json import JsonObject
-
 
 @dataclass(frozen=True, kw_only=True)
 class SkippedFile:
@@ -37,11 +35,3 @@ class DataReport:
     @property
     def is_usable(self) -> bool:
         return not any(problem.is_fatal for problem in self.problems)
-
-    def to_json(self) -> JsonObject:
-        return {
-            "ok": self.is_usable,
-            "splits": {split: dict(classes) for split, classes in self.splits.items()},
-            "skipped": [{"path": file.path, "reason": file.reason} for file in self.skipped],
-            "problems": [{"code": p.code, "message": p.message, "fix": p.fix} for p in self.problems],
-        }

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError
 
-from fednode.core.data_report import DataReport
 from fednode.core.json import JsonObject
 from fednode.core.metrics import Metric, Metrics
 from fednode.core.params import Params
@@ -149,10 +148,6 @@ class Task(ABC):
     def check(self, site: Site) -> JsonObject:
         """A summary of the site's data (counts, never examples). Raises DataError where it cannot be used."""
         return {}
-
-    def report(self, site: Site) -> DataReport | None:
-        """What the site's data folder has, file by file, for the site's own people; None: `check` says it all."""
-        return None
 
     def predict(self, params: Params, pictures: Bytes) -> Floats:
         """The probability of each class, (n, classes), for pictures (n, *picture.shape)."""

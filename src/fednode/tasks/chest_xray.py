@@ -16,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from fednode.core.data_report import DataReport
 from fednode.core.json import JsonObject
 from fednode.core.metrics import Histogram, Metric, Split
 from fednode.core.params import Params
 from fednode.core.records import Update
 from fednode.errors import DataError
 from fednode.tasks.base import Site, TrainConfig, Visit
-from fednode.tasks.chest_xray_folder import CLASSES, XrayFolder, look, usable
+from fednode.tasks.chest_xray_folder import CLASSES, XrayFolder, usable
 from fednode.tasks.chest_xray_synthetic import SYNTHETIC, synthetic
 from fednode.tasks.picture_cache import LabelledSquares, PictureCache
 from fednode.tasks.torch_task import TorchTask
@@ -136,10 +135,6 @@ class ChestXray(TorchTask):
     def check(self, site: Site) -> JsonObject:
         """Images and patients of each split and class, and where they come from."""
         return {**super().check(site), "source": SYNTHETIC if site.offline_sample else "the site's files"}
-
-    def report(self, site: Site) -> DataReport:
-        """What the data folder has, file by file."""
-        return look(_named(site.data), self._cache()).report
 
     def _read_folder(self, data: Path | None) -> XrayFolder:
         return usable(_named(data), self._cache())
