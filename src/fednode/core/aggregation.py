@@ -72,12 +72,12 @@ class Updates(Sequence[Update]):
             means[column.tensor][column.start : column.stop] = cast_array(mean, means[column.tensor].dtype.name)
         return Params({t.name: means[t.name].reshape(t.shape) for t in self.manifest.tensors})
 
-    def columns(self) -> Iterator[Column]:
-        """Every element of every tensor once, in stretches of at most COLUMN_ELEMENTS."""
+    def columns(self, num_elements: int = COLUMN_ELEMENTS) -> Iterator[Column]:
+        """Every element of every tensor once, in stretches of at most `num_elements`."""
         for tensor in self.manifest.tensors:
             rows = [update.params[tensor.name].reshape(-1) for update in self._updates]
-            for start in range(0, tensor.num_elements, COLUMN_ELEMENTS):
-                stop = min(start + COLUMN_ELEMENTS, tensor.num_elements)
+            for start in range(0, tensor.num_elements, num_elements):
+                stop = min(start + num_elements, tensor.num_elements)
                 yield Column(tensor=tensor.name, start=start, stop=stop, rows=[row[start:stop] for row in rows])
 
     @cached_property

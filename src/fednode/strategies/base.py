@@ -27,6 +27,11 @@ class Strategy:
 
     requires: ClassVar[tuple[str, ...]] = ()                # what the task must support, e.g. "proximal"
 
+    @property
+    def least_updates(self) -> int:
+        """The fewest updates that it can make a model of."""
+        return 1
+
     def select(self, present: Sequence[str], config: RunConfig, rng: random.Random) -> list[str]:
         """`cohort_fraction` of those who are there, at least `min_updates` of them, each equally likely."""
         size = max(config.min_updates, round(config.cohort_fraction * len(present)))

@@ -5,25 +5,14 @@ A run of a central node names an installed one; a simulation may bring a file or
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import cast
 
 from fednode.core.json import JsonObject
 from fednode.own_code import Shelf, is_file_spec, refusal_of_file, source_fingerprint
 from fednode.strategies.base import Strategy, require_usable
-from fednode.strategies.fedadagrad import FedAdagrad
-from fednode.strategies.fedadam import FedAdam
-from fednode.strategies.fedavg import FedAvg
-from fednode.strategies.fedavgm import FedAvgM
-from fednode.strategies.fedprox import FedProx
-from fednode.strategies.fedyogi import FedYogi
+from fednode.strategies.built_in import STRATEGIES
 from fednode.tasks.base import config_schema, parse_config
-
-STRATEGIES: Mapping[str, type[Strategy]] = {        # that come with fednode
-    "fedavg": FedAvg, "fedavgm": FedAvgM, "fedadam": FedAdam, "fedyogi": FedYogi, "fedadagrad": FedAdagrad,
-    "fedprox": FedProx,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
