@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-# One more than there are cores: many tests wait for other processes.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
+# Two more than there are cores: many tests wait for other processes.
+DATA    ?= ../shared/data
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 2)')
 
-.PHONY: setup demo docs test torture check clean
+.PHONY: setup demo docs test torture check bench clean
 
 setup: $(STAMP)
 
@@ -35,6 +36,11 @@ test: $(STAMP)          ## lint, types and every test
 torture: $(STAMP)       ## the fault matrices in full, for hours; its report lies in build/torture.jsonl
 	@mkdir -p build && rm -f build/torture.jsonl
 	FEDNODE_TORTURE=full FEDNODE_TORTURE_REPORT=$(CURDIR)/build/torture.jsonl $(BIN)/pytest tests/torture --timeout 14400
+
+bench: $(STAMP)         ## what this machine can do, a JSON line each; X-rays where they are (DATA=folder)
+	@$(BIN)/fednode bench swarm --clients 200 --rounds 10 --json 2>/dev/null
+	@if [ -d "$(DATA)/chest_xray" ]; then $(BIN)/fednode bench images --data "$(DATA)" --json 2>/dev/null; \
+	else echo "no X-rays in $(DATA): images are not timed (make bench DATA=folder)" >&2; fi
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

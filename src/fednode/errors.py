@@ -8,6 +8,7 @@ that clash, and a `fix`: what the reader can do about it. Nothing else in the ho
     ├── UsageError            what was asked for cannot be: a flag, a setting, a config
     │   ├── BadConfig         a field of a run config or of a settings file
     │   ├── NotFound          no task, strategy, run, client or model of that name
+    │   │   └── Freed             a model whose params are not kept any more
     │   └── PortTaken         the address is in use
     ├── DataError             a data folder or a file in it
     ├── CannotConnect         nobody answers there
@@ -87,6 +88,10 @@ class BadConfig(UsageError):
 
 class NotFound(UsageError):
     code, http_status = "not_found", 404
+
+
+class Freed(NotFound):
+    code, http_status = "freed", 410
 
 
 class PortTaken(UsageError):

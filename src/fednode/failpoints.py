@@ -69,6 +69,8 @@ CENTRAL = (
     # the end of a run
     "run.ending",               # * inside the transaction
     "run.ended",                # * committed
+    "run.deleting",             # * inside the transaction
+    "run.deleted",              # * its files are still there
     # the end of the process
     "doors.closed",             # * told to stop: polls are answered, nothing is put away yet
 )

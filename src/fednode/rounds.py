@@ -1,8 +1,8 @@
 """The round loop: select, assign, train, aggregate, commit. Start reading at `run_rounds`.
 
-Round 0 makes the initial params, rounds 1..N train, round N + 1 measures the final model. No clock, no
-socket and no disk live here: the world is reached through `ports`. What is not committed did not happen,
-so a restart is nothing special: `run_rounds` always begins by asking the store where the run stands.
+Round 0 makes the initial params, rounds 1..N train, the one after them measures the final model (`core/best.py` says
+which is due). No clock, no socket and no disk live here: the world is reached through `ports`. What is not committed
+did not happen, so a restart is nothing special: `run_rounds` always begins by asking the store where the run stands.
 Simulation and deployment are this loop with another fleet and another store.
 """
 
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from fednode.core.aggregation import Updates
+from fednode.core.best import due, why_stopped
 from fednode.core.params import require_finite
 from fednode.core.records import MAX_ATTEMPTS, Checkpoint, Outcome, Position, Round, Run, State, updates_of
 from fednode.core.seeds import selection_rng
@@ -27,9 +28,9 @@ from fednode.strategies.base import Strategy
 
 async def run_rounds(run: Run, strategy: Strategy, fleet: Fleet, store: Store) -> None:
     """Play the run from where it stands to its end. Raises RunHalted where a person paused or cancelled it."""
-    while (position := await store.position(run.id)).next_round <= run.config.rounds + 1:
+    while (kind := due(run.config, position := await store.position(run.id))) is not None:
         try:
-            round_ = position.open_round or await _open_next(run, position, strategy, fleet, store)
+            round_ = position.open_round or await _open_next(run, kind, position, strategy, fleet, store)
             outcomes = await _collect(run, round_, fleet, store)
             if len(updates_of(outcomes)) >= _num_needed(run, round_.kind):
                 await _finish(round_, outcomes, position.checkpoint, strategy, store)
@@ -39,13 +40,14 @@ async def run_rounds(run: Run, strategy: Strategy, fleet: Fleet, store: Store) -
             reason = f"round {position.next_round}: {error.message}. {error.fix}"
             await store.end_run(run.id, RunStatus.FAILED, reason)
             return
-    await store.end_run(run.id, RunStatus.COMPLETED)
+    await store.end_run(run.id, RunStatus.COMPLETED, why_stopped(run.config, position))
 
 
-async def _open_next(run: Run, position: Position, strategy: Strategy, fleet: Fleet, store: Store) -> Round:
+async def _open_next(
+    run: Run, kind: RoundKind, position: Position, strategy: Strategy, fleet: Fleet, store: Store
+) -> Round:
     """Select a cohort among those who are there, and write the round down before anybody hears of it."""
     number, attempt = position.next_round, position.next_attempt
-    kind = kind_of(number, run.config.rounds)
     present = await fleet.gather(run, max(1, _num_needed(run, kind)), attempt)
     checkpoint = position.checkpoint
     with _its_own_code(strategy):
@@ -57,12 +59,6 @@ async def _open_next(run: Run, position: Position, strategy: Strategy, fleet: Fl
         budget_s=run.config.deadline_s,
     )
     return await store.open_round(round_)
-
-
-def kind_of(number: int, num_rounds: int) -> RoundKind:
-    if number == 0:
-        return RoundKind.INIT
-    return RoundKind.TRAIN if number <= num_rounds else RoundKind.EVALUATE
 
 
 def _cohort(

@@ -17,6 +17,7 @@ from jsonschema.exceptions import SchemaError, ValidationError
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
+from fednode.core.best import measures_of_best
 from fednode.core.json import Json, JsonObject, canonical_json
 from fednode.core.records import Offer, RunConfig
 from fednode.errors import BadConfig, FieldErrors, UsageError
@@ -25,6 +26,7 @@ from fednode.strategies.registry import StrategyType, installed_strategy
 from fednode.wire.messages import RunRequest
 
 DEFAULT_MIN_UPDATES = 2
+NUM_KEPT = 100              # models of a run, about, where nobody says how many: so a disk is not filled by weeks
 PATTERNS = {"pattern", "patternProperties"}
 VALUES = {"default", "examples", "enum", "const"}        # hold values, no schemas
 
@@ -42,21 +44,27 @@ def complete_config(
     strategy = strategy or wrong.of(lambda: _strategy(request.strategy))
     task_config = wrong.of(lambda: complete_task_config(request.task_config, offer))
     strategy_config = wrong.of(lambda: _strategy_config(request.strategy_config, strategy, offer))
-    min_updates = wrong.of(lambda: _min_updates(request, roster_size))
+    least = strategy.bind(strategy_config).least_updates if strategy and strategy_config is not None else 1
+    min_updates = wrong.of(lambda: _min_updates(request, roster_size, least))
+    best_metric = wrong.of(lambda: _best_metric(request, offer))
     wrong.raise_any()
     assert strategy is not None and task_config is not None and strategy_config is not None and min_updates is not None
+    rounds = offer.default_rounds if request.rounds is None else request.rounds
     return RunConfig(
         task=offer.task,
         fingerprint=offer.fingerprint,
         task_config=task_config,
         strategy=strategy.name,
         strategy_config=strategy_config,
-        rounds=offer.default_rounds if request.rounds is None else request.rounds,
+        rounds=rounds,
         min_updates=min_updates,
         cohort_fraction=request.cohort_fraction,
         deadline_s=request.deadline_s,
         seed=seed if request.seed is None else request.seed,
         clients=tuple(sorted(set(request.clients), key=str.encode)),
+        best_metric=best_metric or "",
+        patience=request.patience,
+        keep_every=math.ceil(rounds / NUM_KEPT) if request.keep_every is None else request.keep_every,
     )
 
 
@@ -138,18 +146,37 @@ def _require_support(strategy: StrategyType, offer: Offer) -> None:
         )
 
 
-def _min_updates(request: RunRequest, roster_size: int) -> int:
-    """As asked, else 2 (1 for a roster of one). A fixed roster must be able to bring them."""
-    if request.min_updates is None:
-        return max(1, min(DEFAULT_MIN_UPDATES, roster_size))
-    num_fixed = len(set(request.clients))
-    if request.clients and num_fixed < request.min_updates:
+def _min_updates(request: RunRequest, roster_size: int, least: int) -> int:
+    """As asked, else 2 (1 for a roster of one) or what the strategy needs. A fixed roster must be able to bring it."""
+    usual = max(least, 1, min(DEFAULT_MIN_UPDATES, roster_size))
+    asked = usual if request.min_updates is None else request.min_updates
+    if asked < least:
         raise BadConfig(
-            f"min_updates = {request.min_updates}, but the run has only {num_fixed} clients: "
+            f"min_updates = {asked}, and strategy {request.strategy!r} as it is set needs {least} updates or more",
+            fix=f"set min_updates to {least} or more, or change the strategy's settings", field="min_updates",
+        )
+    num_fixed = len(set(request.clients))
+    if request.clients and num_fixed < asked:
+        raise BadConfig(
+            f"min_updates = {asked}, but the run has only {num_fixed} clients: "
             f"{', '.join(sorted(set(request.clients)))}",
             fix=f"name more clients, or lower min_updates to {num_fixed}", field="min_updates",
         )
-    return request.min_updates
+    return asked
+
+
+def _best_metric(request: RunRequest, offer: Offer) -> str:
+    """The name; "" where the task has no metric by which a model could be better than another."""
+    names = [measure.name for measure in measures_of_best(offer.metrics)]
+    if request.best_metric is None and (names or request.patience is None):
+        return names[0] if names else ""
+    if request.best_metric not in names:
+        asked = "patience" if request.best_metric is None else f"best_metric = {request.best_metric!r}"
+        raise BadConfig(
+            f"{asked}, and {offer.task} declares no such metric with a goal",
+            fix=f"take one of: {_listed(names)}", field="best_metric",
+        )
+    return request.best_metric
 
 
 def _errors(values: JsonObject, offer: Offer) -> list[ValidationError]:

@@ -33,6 +33,8 @@ DEFAULT_PORT = 5000
 TOML_NAME = "fednode.toml"
 DOTENV = ".env"
 PREFIX = "FEDNODE_"
+POLICY_TABLE = "policy"         # of a fednode.toml, and no setting: `client.policy_file` reads what a client accepts
+DEVICE_PATTERN = r"^(auto|cpu|mps|cuda(:\d{1,3})?)$"
 SECRET = frozenset({"token", "database"})
 NO_SETTINGS = frozenset({       # of tests; of one task
     "FEDNODE_TEST_DATA", "FEDNODE_FAILPOINT", "FEDNODE_TORTURE", "FEDNODE_TORTURE_REPORT", "FEDNODE_MNIST_MIRRORS",
@@ -78,6 +80,8 @@ class Settings(BaseSettings):
     """What this client is called: unique in the federation. Where none is set, this machine's name."""
     threads: int = Field(1, ge=0, validation_alias=_also("threads"))
     """Of training; `auto` or 0: as many as there are cores."""
+    device: str = Field("cpu", pattern=DEVICE_PATTERN, validation_alias=_also("device"))
+    """Where tasks compute: cpu, cuda, cuda:1, mps, or `auto`: the best that is there."""
     share_summary: bool = Field(True, validation_alias=_also("share_summary"))
     """Whether a client tells the central node the counts of its data, such as examples by class."""
     ca: Path | None = Field(None, validation_alias=_also("ca"))
@@ -184,14 +188,22 @@ def _told(source: PydanticBaseSettingsSource, names: Sequence[str]) -> str:
     return f"./{path}" if path == Path(TOML_NAME) else str(path)
 
 
-def _refuse_unknown_keys(path: Path) -> None:
-    if not path.is_file():
-        return
+def read_toml(path: Path) -> dict[str, Any]:
+    """What the file says; {} where there is none. Raises BadConfig where it is there and cannot be read."""
+    if not os.path.lexists(path):
+        return {}
     try:
-        found = tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadConfig(f"{path} is no TOML: {error}", fix="correct the line that it names") from None
-    for key in found.keys() - Settings.model_fields.keys():
+    except OSError as error:        # what it says may matter: it is not passed over
+        fix = "let this user read it, or take it away"
+        raise BadConfig(f"{path} is there and cannot be read: {error.strerror}", fix=fix) from None
+
+
+def _refuse_unknown_keys(path: Path) -> None:
+    found = read_toml(path)
+    for key in found.keys() - Settings.model_fields.keys() - {POLICY_TABLE}:
         known = ", ".join(sorted(Settings.model_fields))
         raise BadConfig(f"{path} has no setting {key!r}", fix=f"its settings are: {known}")
 

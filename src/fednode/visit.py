@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib import metadata
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -22,12 +21,15 @@ from threadpoolctl import threadpool_limits
 from fednode.core.json import JsonObject
 from fednode.core.metrics import MAX_EXAMPLES, Metrics
 from fednode.core.params import Params, require_finite, require_match
-from fednode.core.pooling import require_poolable
+from fednode.core.pooling import require_declared, require_poolable
 from fednode.core.records import Failure, Outcome, Round, Run, Update
 from fednode.core.seeds import client_seed, init_seed, visit_seed
 from fednode.core.status import FailureCode, RoundKind
-from fednode.errors import FednodeError, TaskFailed
+from fednode.errors import FednodeError, ParamsMismatch, TaskFailed
+from fednode.own_code import place_of
+from fednode.tasks import devices
 from fednode.tasks.base import Cancelled, Site, Task, Visit
+from fednode.tasks.state_dirs import StateDir
 
 T = TypeVar("T")
 
@@ -82,15 +84,19 @@ class Silent:
 
 
 def run_visit(
-    task: Task, site: Site, order: Order, params: Params | None, observer: Observer, state_dir: Path | None = None
+    task: Task, site: Site, order: Order, params: Params | None, observer: Observer, state: StateDir | None = None
 ) -> Outcome:
-    """Execute `order`. `params` is what the order's `base_model` names (None for init)."""
+    """Execute `order`. `params` is what the order's `base_model` names (None for init).
+
+    What the visit leaves in its state dir counts where the outcome has an update, which is for the caller to say.
+    """
     visit = Visit(
-        site=site, config=task.config, round=order.number, state_dir=state_dir,
+        site=site, config=task.config, round=order.number, state=state,
         seed=visit_seed(order.run_seed, order.number, order.client),
         client_seed=client_seed(order.run_seed, order.client),
         report=partial(_report, observer), is_cancelled=observer.is_cancelled,
     )
+    environment(site)               # the versions are found now: a task may leave a process in which nothing is found
     with threadpool_limits(site.threads or None):
         return _guarded(task, order, params, visit, observer)
 
@@ -102,6 +108,7 @@ def _guarded(task: Task, order: Order, params: Params | None, visit: Visit, obse
         if params is None:
             return Outcome(client=order.client, update=_initial(task, order, visit))
         metrics = _require_kind(task.evaluate(params, visit), Metrics, "evaluate")
+        require_declared(task.measures, metrics)
         require_poolable(task.measures, metrics)
         seen.append(metrics)
         observer.evaluated(seen[0])
@@ -112,7 +119,8 @@ def _guarded(task: Task, order: Order, params: Params | None, visit: Visit, obse
     except FednodeError as error:
         return fails(FailureCode.TASK_ERROR, f"{error.message}; {error.fix}", traceback.format_exc())
     except (Exception, SystemExit) as error:    # a stranger's code: whatever it does, the client node must outlive it
-        return fails(FailureCode.TASK_ERROR, described(error), traceback.format_exc())
+        told = f"{described(error)} ({place_of(error, type(task))})"
+        return fails(FailureCode.TASK_ERROR, told, traceback.format_exc())
 
 
 def described(error: BaseException) -> str:
@@ -131,25 +139,40 @@ def _failed(client: str, seen: list[Metrics], code: FailureCode, reason: str, tr
 def _initial(task: Task, order: Order, visit: Visit) -> Update:
     params = _require_kind(task.initial_params(init_seed(order.run_seed)), Params, "initial_params")
     require_finite(params)
-    return Update(client=order.client, params=params, num_examples=0, environment=environment(visit.site.threads))
+    return Update(client=order.client, params=params, num_examples=0, environment=environment(visit.site))
 
 
 def _trained(task: Task, params: Params, visit: Visit) -> Update:
     update = _require_kind(task.train(params, visit), Update, "train")
-    require_match(_require_kind(update.params, Params, "train, in its update"), params.manifest)
+    _require_same_manifest(_require_kind(update.params, Params, "train, in its update"), params)
     require_finite(update.params)
     count: object = update.num_examples
     if not isinstance(count, int | np.integer) or not 1 <= count <= MAX_EXAMPLES:
         raise TaskFailed(f"the task trained on {count!r} examples", fix="check this site's data, or its partition")
-    found = environment(visit.site.threads)
+    found = {**update.environment, **environment(visit.site)}       # a task may add what else its bits depend on
     return replace(update, client=visit.site.client, num_examples=int(count), environment=found)
+
+
+def _require_same_manifest(trained: Params, received: Params) -> None:
+    try:
+        require_match(trained, received.manifest)
+    except ParamsMismatch as error:
+        fix = "return the names, shapes and dtypes that it received: array.astype(params[name].dtype), for example"
+        raise TaskFailed(f"train() returned other params than it received: {error.message}", fix=fix) from None
 
 
 def _require_kind(found: object, kind: type[T], verb: str) -> T:
     """What a task's verb returned. Raises TaskFailed where that is of another kind."""
     if not isinstance(found, kind):
-        raise TaskFailed(f"the task returned a {type(found).__name__} from {verb}", fix=f"return a {kind.__name__}")
+        raise TaskFailed(f"the task returned a {type(found).__name__} from {verb}", fix=f"return {_EXAMPLES[kind]}")
     return found
+
+
+_EXAMPLES: Mapping[type, str] = {
+    Params: 'Params({"name": array, ...})',
+    Update: "Update(client=visit.site.client, params=Params(...), num_examples=...)",
+    Metrics: 'Metrics(values={...}, num_examples={"test": ...})',
+}
 
 
 def _report(observer: Observer, epoch: int, metrics: Mapping[str, float]) -> None:
@@ -162,10 +185,13 @@ def _report(observer: Observer, epoch: int, metrics: Mapping[str, float]) -> Non
     observer.progressed(int(count), {name: float(value) for name, value in metrics.items()})
 
 
-def environment(threads: int) -> JsonObject:
+def environment(site: Site) -> JsonObject:
     """What the promise "the same bits" depends on."""
     versions = {name: _version(name) for name in PACKAGES_THAT_COUNT if name in sys.modules}
-    return {"python": platform.python_version(), "machine": platform.machine(), "threads": threads, **versions}
+    return {
+        "python": platform.python_version(), "machine": platform.machine(), "threads": site.threads,
+        "device": devices.described(site.device), **versions,
+    }
 
 
 @cache

@@ -19,8 +19,10 @@ from fastapi.staticfiles import StaticFiles
 from fednode.central import (
     clients_api,
     compare_api,
+    confusion_api,
     curves_api,
     events_api,
+    metrics_file_api,
     models_api,
     predictions_api,
     runs_api,
@@ -56,8 +58,8 @@ from fednode.wire.messages import PROTOCOL, ErrorBody
 
 SAVE_SEEN_EVERY_S = 5.0
 API = (
-    clients_api, work_api, updates_api, runs_api, events_api, curves_api, compare_api, models_api, predictions_api,
-    settings_api,
+    clients_api, work_api, updates_api, runs_api, events_api, curves_api, confusion_api, metrics_file_api, compare_api,
+    models_api, predictions_api, settings_api,
 )
 
 log = structlog.get_logger(__name__)

@@ -1,7 +1,7 @@
 """What a request's body must be before anybody reads it: its type, its size, and one JSON text or one form in bounds.
 
-Bodies of updates pass as they are: `wire/body_check.py` and `uploads` look after them. What the fields must be says
-`wire/messages.py`.
+Bodies of updates pass as they are: `wire/body_check.py` and `uploads` look after them; so do files of pictures, which
+`predictions_api` reads once it knows who sends them. What the fields must be says `wire/messages.py`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from fednode.core.json import read_json
 
 MAX_JSON_BYTES = 1 << 20
 MAX_PRESENCE_BYTES = 4 << 20            # offers carry schemas
+MAX_FILE_BYTES = 16 << 20               # of a picture; the largest of the chest X-rays has 1.6 MB
 PRESENCE_PATH = "/api/v1/clients/me"
 NO_BODY = ("GET", "HEAD", "OPTIONS")
-JSON, FORM = "application/json", "application/x-www-form-urlencoded"
+JSON, FORM, FILE = "application/json", "application/x-www-form-urlencoded", "application/octet-stream"
 _BODY_OF_UPDATE = re.compile(r"/api/v1/assignments/[^/]+/update")
+_BODY_OF_FILE = re.compile(r"/api/v1/models/[^/]+/predictions/file")
 _NUL_IN_FORM = re.compile(rb"%00|\x00")
 
 
@@ -32,6 +34,11 @@ def is_update(scope: Scope) -> bool:
 def announces_update(scope: Scope) -> bool:
     """Whether such a body will follow as soon as this is answered."""
     return scope["method"] == "POST" and _BODY_OF_UPDATE.fullmatch(scope["path"]) is not None
+
+
+def is_file(scope: Scope) -> bool:
+    """Whether this body is a file of a picture, which nobody reads before the sender is known."""
+    return scope["method"] == "POST" and _BODY_OF_FILE.fullmatch(scope["path"]) is not None
 
 
 def require_body(scope: Scope) -> None:
@@ -57,9 +64,9 @@ def require_body(scope: Scope) -> None:
 
 async def checked(scope: Scope, receive: Receive) -> Receive:
     """`receive`, for the app behind: where a body is JSON or a form, whole and found to be one. Raises Refusal."""
-    if is_update(scope) or scope["method"] in NO_BODY or not _has_body(Headers(scope=scope)):
+    if is_update(scope) or is_file(scope) or scope["method"] in NO_BODY or not _has_body(Headers(scope=scope)):
         return receive
-    body = await _read(receive, _limit(scope))
+    body = await read_whole(receive, _limit(scope))
     if _media_type(scope) == JSON:
         _require_json(body)
     elif _NUL_IN_FORM.search(body):
@@ -72,7 +79,8 @@ async def checked(scope: Scope, receive: Receive) -> Receive:
     return again
 
 
-async def _read(receive: Receive, limit: int) -> bytes:
+async def read_whole(receive: Receive, limit: int) -> bytes:
+    """The body. Raises Refusal as soon as more than `limit` bytes have come."""
     pieces, num_bytes, more = [], 0, True
     while more:
         message = await receive()
@@ -100,12 +108,17 @@ def _has_body(headers: Headers) -> bool:
 
 
 def _limit(scope: Scope) -> int:
+    if is_file(scope):
+        return MAX_FILE_BYTES
     return MAX_PRESENCE_BYTES if scope["path"] == PRESENCE_PATH else MAX_JSON_BYTES
 
 
 def _media_type(scope: Scope) -> str:
+    if is_file(scope):
+        return FILE
     return JSON if scope["path"].startswith("/api/") else FORM
 
 
 def _too_large(limit: int) -> Refusal:
-    return Refusal(413, "too_large", f"a body of more than {limit:,} bytes", "send less: params go by PUT")
+    fix = "send the picture smaller" if limit == MAX_FILE_BYTES else "send less: params go by PUT"
+    return Refusal(413, "too_large", f"a body of more than {limit:,} bytes", fix)

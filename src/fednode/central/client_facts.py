@@ -84,7 +84,8 @@ def client_row(node: CentralNode, record: ClientRecord) -> dict[str, Any]:
         "last_seen_s": last_seen_s, "unheard_s": max(0.0, node.clock.wall_s() - last_seen_s),
         "joined_s": record.joined_s, "versions": dict(record.versions),
         "offers": [
-            {"task": offer.task, "fingerprint": offer.fingerprint, "summary": offer.summary} for offer in record.offers
+            {"task": offer.task, "fingerprint": offer.fingerprint, "summary": offer.summary,
+             "limits": offer.limits.to_json()} for offer in record.offers
         ],
     }
 

@@ -21,6 +21,7 @@ from fednode.store.scores import number_metrics
 
 MAX_RUNS = 5
 SHORT_SHA = 12                  # hex digits that people compare by eye
+NOT_SET = {"clients": "whoever offers the task", "start_model": "fresh", "patience": "never", "keep_every": "1"}
 HOW = "name 2 to 5 runs, for example: fednode runs compare 1 2"
 
 
@@ -115,7 +116,7 @@ def _flat(config: RunConfig) -> Iterator[tuple[str, Json]]:
 def _text(name: str, value: Json) -> str:
     """A hash is cut; nothing is told in words."""
     if value in (None, "", []):
-        return {"clients": "whoever offers the task", "start_model": "fresh"}.get(name, "-")
+        return NOT_SET.get(name, "-")
     if isinstance(value, list):
         return ", ".join(map(str, value))
     text = value if isinstance(value, str) else canonical_json(value)

@@ -45,6 +45,7 @@ class Standing:
     takes_part: bool
     is_there: bool
     note: str = ""                          # why it is not there: `hospital-d gone since 02:14`
+    refuses: tuple[str, ...] = ()           # why its operator's word is against it: `accepts at most 5 epochs ...`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,8 @@ class LaunchCheck:
             "problems": [{"field": p.field, "message": p.message, "fix": p.fix} for p in self.problems],
             "clients": [
                 {"name": client.name, "fingerprints": list(client.fingerprints), "takes_part": client.takes_part,
-                 "is_there": client.is_there, "note": client.note} for client in self.clients
+                 "is_there": client.is_there, "note": client.note, "refuses": list(client.refuses)}
+                for client in self.clients
             ],
         }
 
@@ -119,12 +121,12 @@ def usual_config(request: RunRequest, plan: Plan) -> RunConfig | None:
 async def check_launch(request: RunRequest, presence: Presence, store: SqlStore, queries: Queries) -> LaunchCheck:
     """Everything to say about this request, as of now."""
     plan = await plan_run(request, presence, store, queries)
-    clients = standings(request, plan.chosen, presence)
+    clients = refusals(plan, standings(request, plan.chosen, presence), presence)
     before = [run for run in await store.runs() if run.status in (RunStatus.RUNNING, RunStatus.QUEUED)]
     rosters = [(run, presence.roster(run.config)) for run in before]
     return LaunchCheck(
         task=request.task, plan=plan, clients=clients, problems=plan.wrong.errors,
-        warnings=[*absences(request, plan, clients), *queue(rosters, clients)],
+        warnings=[*absences(request, plan, clients), *objections(plan, clients), *queue(rosters, clients)],
     )
 
 
@@ -139,6 +141,37 @@ def standings(request: RunRequest, chosen: MergedOffer | None, presence: Presenc
         )
         for member in presence.members()
     ]
+
+
+def refusals(plan: Plan, clients: Sequence[Standing], presence: Presence) -> list[Standing]:
+    """These, with what each that takes part would refuse. It decides itself, in each round: this is for people."""
+    if plan.config is None or plan.chosen is None:
+        return list(clients)
+    chosen, config = plan.chosen.offer, plan.config
+    num_there = sum(client.takes_part and client.is_there for client in clients)
+    cohort_size = max(config.min_updates, round(config.cohort_fraction * num_there))
+    epochs = config.task_config.get("epochs")
+    limits = {
+        member.name: offer.limits for member in presence.members() for offer in member.offers
+        if (offer.task, offer.fingerprint) == (chosen.task, chosen.fingerprint)
+    }
+    return [
+        replace(client, refuses=tuple(
+            limits[client.name].against(epochs if isinstance(epochs, int) else 0, cohort_size)
+        )) if client.takes_part else client
+        for client in clients
+    ]
+
+
+def objections(plan: Plan, clients: Sequence[Standing]) -> list[str]:
+    """Who would refuse, and whether enough are left."""
+    refusing = [f"{one.name} {', and '.join(one.refuses)}: it will refuse" for one in clients if one.refuses]
+    num_left = sum(client.takes_part and not client.refuses for client in clients)
+    if not refusing or plan.config is None or num_left >= plan.config.min_updates:
+        return _few(refusing)
+    left = f"{_count(num_left, 'client')} {'accepts' if num_left == 1 else 'accept'} this run"
+    needs = f"A round needs {_count(plan.config.min_updates, 'update')} and {left}: its rounds will fail"
+    return [needs, *_few(refusing)]
 
 
 def absences(request: RunRequest, plan: Plan, clients: Sequence[Standing]) -> list[str]:

@@ -28,6 +28,8 @@ class ModelBuffers:
     def get(self, path: Path) -> memoryview:
         """The file's bytes. Raises NotFound."""
         if path not in self._maps:
+            for gone in [known for known in self._maps if not known.exists()]:
+                del self._maps[gone]            # freed: a map would keep its bytes on the disk
             self._maps[path] = _map(path)
         self._maps.move_to_end(path)
         while len(self._maps) > NUM_KEPT:

@@ -13,6 +13,7 @@ from fednode.central.asked import MOST, Count
 from fednode.central.auth import bearer_of
 from fednode.central.models import params_response
 from fednode.central.node import Node, Operator
+from fednode.central.offers import notice_of
 from fednode.core.json import finite
 from fednode.store.model_cards import ModelCards
 from fednode.wire.messages import MEDIA_TYPE
@@ -56,6 +57,7 @@ async def show_card(ref: str, node: Node) -> dict[str, Any]:
     card = await ModelCards(node.store, node.queries).card(ref)
     return finite({  # type: ignore[no-any-return]
         **asdict(card), "run": {"run_id": card.run.id, "number": card.run.number, "config": card.run.config.to_json()},
+        "notice": notice_of(node.presence, card.run.config),
     })
 
 

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fednode.central.presence import Member, Presence
-from fednode.core.records import Offer
+from fednode.core.policy import Limits
+from fednode.core.records import Offer, RunConfig
 from fednode.errors import BadConfig, NotFound
 from fednode.wire.messages import RunRequest
 
@@ -20,7 +21,7 @@ from fednode.wire.messages import RunRequest
 class MergedOffer:
     """One version of a task, and the clients that have it, in name order."""
 
-    offer: Offer                    # `supports`: what all of them support; no summary
+    offer: Offer                    # `supports`: what all of them support; no summary, no limits
     clients: tuple[str, ...]
 
 
@@ -31,6 +32,18 @@ def merged_offers(members: Sequence[Member]) -> list[MergedOffer]:
         for offer in member.offers:
             found.setdefault((offer.task, offer.fingerprint), []).append((member.name, offer))
     return [_merged(found[key]) for key in sorted(found)]
+
+
+def known_offer(presence: Presence, config: RunConfig) -> Offer | None:
+    """What an enrolled client says of the run's version of the task; None: nobody has it any more."""
+    offers = (offer for member in presence.members() for offer in member.offers)
+    return next((o for o in offers if (o.task, o.fingerprint) == (config.task, config.fingerprint)), None)
+
+
+def notice_of(presence: Presence, config: RunConfig) -> str:
+    """What the task wants to be read wherever a model of this run is shown."""
+    offer = known_offer(presence, config)
+    return offer.notice if offer is not None else ""
 
 
 def choose_offer(request: RunRequest, presence: Presence) -> MergedOffer:
@@ -59,7 +72,7 @@ def choose_offer(request: RunRequest, presence: Presence) -> MergedOffer:
 def _merged(rows: Sequence[tuple[str, Offer]]) -> MergedOffer:
     first = rows[0][1]
     supported = [need for need in first.supports if all(need in offer.supports for _, offer in rows)]
-    offer = replace(first, supports=tuple(supported), summary={})
+    offer = replace(first, supports=tuple(supported), summary={}, limits=Limits())
     return MergedOffer(offer=offer, clients=tuple(name for name, _ in rows))
 
 

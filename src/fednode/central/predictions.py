@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,17 +17,40 @@ import numpy as np
 from fednode.central.answers import Refusal
 from fednode.central.waiting import first_of
 from fednode.child.child import Child
+from fednode.core.json import JsonObject
 from fednode.core.records import RunConfig
 from fednode.errors import CannotPredict, NotFound, TimedOut, UsageError, VersionMismatch
 from fednode.ports import Clock
-from fednode.tasks.base import Picture, Site
-from fednode.tasks.predictions import TaskCard
+from fednode.tasks.base import Bytes, Picture, Site
+from fednode.tasks.predictions import TaskCard, verdict
 
 IDLE_S = 300.0          # then the process ends
 LIMIT_S = 30.0          # for an answer, with the wait for one's turn; then whatever runs is ended
+MAX_FILES = 4           # whose bodies are in memory at the same time; whoever brings one more stands in line
 MAX_WAITING = 64        # a class that draws at the same time; each takes a few milliseconds
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """The model that is asked."""
+
+    config: RunConfig               # of its run
+    params_file: Path
+    threshold: float | None = None  # its own, where it has one
+    awaits_threshold: bool = False  # it will have one once it is measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a model made of some pictures."""
+
+    card: TaskCard
+    pictures: Bytes                 # (n, *picture.shape)
+    probabilities: list[list[float]]
+    verdicts: list[int]             # of each picture its class
+    heat_maps: list[list[list[float]]] | None       # for the verdicts; None: not asked for, or the task makes none
 
 
 class Predictions:
@@ -36,6 +60,7 @@ class Predictions:
         self._clock = clock
         self._child = Child(Site(client="central"), clock)
         self._num_waiting = 0
+        self.room_for_files = asyncio.Semaphore(MAX_FILES)
         self._last_asked_s = clock.now_s()
 
     @property
@@ -47,20 +72,36 @@ class Predictions:
         """What one may ask the models of a task. Raises CannotPredict where it is not installed here, TimedOut."""
         return await self._answered(self._child.card(task))
 
-    async def predict(
-        self, config: RunConfig, params_file: Path, inputs: Sequence[Sequence[int]]
-    ) -> tuple[TaskCard, list[list[float]]]:
-        """The probability of each of the card's classes for each input, by a model of a run with this config.
+    async def card_of(self, config: RunConfig) -> TaskCard:
+        """What one may ask the models of a run with this config. Raises as above."""
+        return await self._answered(self._child.card(config.task, config.task_config, config.fingerprint))
+
+    async def predict(self, model: Tried, inputs: Sequence[Sequence[int]], *, explain: bool = False) -> Prediction:
+        """What a model makes of pictures, each as numbers row by row.
 
         Raises CannotPredict, UsageError (an input of the wrong size), TimedOut, or what the task's code raised.
         """
-        card = await self.card(config.task)
-        picture = picture_of(card, config)
-        _require_size(inputs, picture, config.task)
+        card = await self.card_of(model.config)
+        picture = picture_of(card, model.config)
+        _require_size(inputs, picture, model.config.task)
         pictures = np.asarray(inputs, dtype=np.uint8).reshape(len(inputs), *picture.shape)
-        return card, await self._answered(self._child.predict(
-            config.task, config.fingerprint, config.task_config, params_file, pictures
-        ))
+        return await self._predicted(model, card, pictures, explain)
+
+    async def predict_file(self, model: Tried, content: bytes, *, explain: bool = False) -> Prediction:
+        """What a model makes of the picture in a file. Raises as `predict`, and DataError where it cannot be read."""
+        card = await self.card_of(model.config)
+        picture_of(card, model.config)
+        picture = await self._answered(self._child.picture_from_file(*_task_of(model), content))
+        return await self._predicted(model, card, picture[None], explain)
+
+    async def _predicted(self, model: Tried, card: TaskCard, pictures: Bytes, explain: bool) -> Prediction:
+        asked = (*_task_of(model), model.params_file, pictures)
+        probabilities = await self._answered(self._child.predict(*asked))
+        verdicts = [verdict(row, model.threshold) for row in probabilities]
+        heat_maps = await self._answered(self._child.explain(*asked, verdicts)) if explain else None
+        return Prediction(
+            card=card, pictures=pictures, probabilities=probabilities, verdicts=verdicts, heat_maps=heat_maps
+        )
 
     async def stop_if_idle(self) -> None:
         """End the process that nobody has asked for a while. To be called now and then."""
@@ -88,6 +129,10 @@ class Predictions:
         finally:
             self._num_waiting -= 1
             self._last_asked_s = self._clock.now_s()
+
+
+def _task_of(model: Tried) -> tuple[str, str, JsonObject]:
+    return model.config.task, model.config.fingerprint, model.config.task_config
 
 
 def _in_time(answer: asyncio.Future[T]) -> T:

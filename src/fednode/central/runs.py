@@ -24,6 +24,7 @@ from fednode.errors import FednodeError, IllegalMove, RunHalted, StoreAway, Stor
 from fednode.failpoints import reach
 from fednode.ports import Clock
 from fednode.rounds import run_rounds
+from fednode.store.deletion import Deletion
 from fednode.store.queries import Queries
 from fednode.store.sql import SqlStore
 from fednode.strategies.registry import load_strategy
@@ -116,6 +117,11 @@ class Runs:
             await self._end_task(run_id)
         await self._see_to_queue()
         return run
+
+    async def delete(self, run_id: str) -> Deletion:
+        """Delete a run that has ended, for good. Raises NotFound, IllegalMove, Conflict."""
+        async with self._lock:
+            return await self._store.delete_run(run_id)
 
     # --- the queue ----------------------------------------------------------------------------------
 

@@ -15,10 +15,12 @@ from fednode.central.waiting import first_of, hung_up
 from fednode.central.work_api import MAX_WAIT_S, Wait
 from fednode.core.json import finite
 from fednode.core.status import is_final
+from fednode.store.deletion import Deletion, plan_deletion
 from fednode.store.history import ClientInRound, RoundView
+from fednode.store.model_cards import ModelCards
 from fednode.store.records import Event
 from fednode.store.run_views import RunView
-from fednode.wire.messages import PauseRequest, RunRequest, RunSummary
+from fednode.wire.messages import DeletionBody, PauseRequest, RunRequest, RunSummary
 
 router = APIRouter(prefix="/api/v1", tags=["runs"], dependencies=[Operator])
 After = Count
@@ -57,6 +59,7 @@ async def show_run(
         **summary_of(node, view).model_dump(mode="json"), "fingerprint": view.run.config.fingerprint,
         "created_s": view.created_s, "started_s": view.started_s, "ended_s": view.ended_s,
         "metrics_round": view.metrics_round, "declared_metrics": metrics, "history": history,
+        "models": asdict(await ModelCards(node.store, node.queries).disk_use(view.run.id)),
     }
 
 
@@ -82,6 +85,28 @@ async def cancel_run(ref: str, node: Node) -> RunSummary:
     run = await node.queries.resolve_run(ref)
     await node.runs.cancel(run.id)
     return await _summary(node, run.id)
+
+
+@router.get("/runs/{ref}/deletion")
+async def show_deletion(ref: str, node: Node) -> DeletionBody:
+    """What DELETE of this run would free, and which runs forbid it."""
+    run = await node.queries.resolve_run(ref)
+    return deletion_of(await node.store.read(lambda c: plan_deletion(c, run.id)))
+
+
+@router.delete("/runs/{ref}")
+async def delete_run(ref: str, node: Node) -> DeletionBody:
+    """Delete a run that has ended, with its models, for good. Refused where another run started from one of them."""
+    run = await node.queries.resolve_run(ref)
+    return deletion_of(await node.runs.delete(run.id))
+
+
+def deletion_of(plan: Deletion) -> DeletionBody:
+    return DeletionBody(
+        run_id=plan.run.id, number=plan.run.number, task=plan.run.config.task, status=plan.run.status.value,
+        num_models=plan.num_models, num_updates=plan.num_updates, num_rows=plan.num_rows, num_files=len(plan.files),
+        num_bytes=plan.num_bytes, needed_by=list(plan.needed_by),
+    )
 
 
 @router.get("/runs/{ref}/metrics")

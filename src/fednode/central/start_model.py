@@ -20,13 +20,13 @@ async def start_model(store: SqlStore, queries: Queries, start_from: str, config
     """The sha256 of the model; "" for fresh.
 
     `latest` is the newest trained one of the same task whose settings are the same but for how it trains. Raises
-    NotFound, and BadConfig for a model of another task.
+    NotFound, Freed where its params are not kept, and BadConfig for a model of another task.
     """
     if start_from == FRESH:
         return ""
     if start_from == LATEST:
         return (await _require_latest(store, queries, config)).sha256
-    return (await _named(queries, start_from, config)).sha256
+    return (await _named(store, queries, start_from, config)).sha256
 
 
 async def latest_model(store: SqlStore, queries: Queries, config: RunConfig) -> ModelView | None:
@@ -45,11 +45,12 @@ async def _require_latest(store: SqlStore, queries: Queries, config: RunConfig) 
     )
 
 
-async def _named(queries: Queries, ref: str, config: RunConfig) -> ModelView:
+async def _named(store: SqlStore, queries: Queries, ref: str, config: RunConfig) -> ModelView:
     try:
         model = await queries.model(ref)
-    except NotFound as error:
-        raise NotFound(error.message, fix=error.fix, field=START_FROM) from None
+        await store.model_bytes(model.sha256)
+    except NotFound as error:           # or Freed
+        raise type(error)(error.message, fix=error.fix, field=START_FROM) from None
     if model.task != config.task:
         raise BadConfig(
             f"model {ref!r} is one of task {model.task!r}, the run is of {config.task!r}",

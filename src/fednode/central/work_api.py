@@ -82,7 +82,9 @@ async def _body_of(node: CentralNode, post: Post) -> AssignmentBody:
         id=post.id, run_id=run.id, run_number=run.number, number=round_.number, attempt=round_.attempt,
         kind=round_.kind, rounds=run.config.rounds, task=run.config.task, fingerprint=run.config.fingerprint,
         config=dict(round_.config), run_seed=run.config.seed, base_model=round_.base_model,
+        cohort_size=len(round_.cohort),
         base_model_bytes=await node.store.model_bytes(round_.base_model) if round_.base_model else 0,
+        unfinished_runs=await node.queries.unfinished_runs() if round_.number == 1 else None,
     )
 
 

@@ -8,12 +8,14 @@ second of its parent's death. `link` owns the process and its pipes, `main` runs
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from base64 import b64encode
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fednode.child import messages
 from fednode.child.link import ChildDied, Link
 from fednode.child.messages import Message
+from fednode.core.data_report import DataReport
 from fednode.core.json import JsonObject
 from fednode.core.metrics import Metrics
 from fednode.core.records import Failure, Offer, Outcome
@@ -22,6 +24,7 @@ from fednode.errors import FednodeError
 from fednode.ports import Clock
 from fednode.tasks.base import Bytes, Site
 from fednode.tasks.predictions import TaskCard
+from fednode.tasks.state_dirs import StateDir
 from fednode.visit import Observer, Order, Silent
 from fednode.wire.codec import read_params
 
@@ -32,10 +35,9 @@ CANCEL_GRACE_S = 5.0            # what a task has to notice a cancel; then its p
 class Child:
     """One child process, started at the first request and again after a death. Requests are served one by one."""
 
-    def __init__(self, site: Site, clock: Clock, *, state_dir: Path | None = None) -> None:
+    def __init__(self, site: Site, clock: Clock) -> None:
         self._site = site
         self._clock = clock
-        self._state_dir = state_dir
         self._link: Link | None = None
         self._turn = asyncio.Lock()
         self._num_visits = 0
@@ -61,9 +63,31 @@ class Child:
         )
         return Offer.from_json(answer["offer"])
 
-    async def card(self, task: str) -> TaskCard:
-        """What one may ask the models of the installed task. Raises NotFound, or what the task raised."""
-        answer = await self._asked({"what": "card", "task": task})
+    async def device(self) -> str:
+        """The device that the site means, in words: `cuda:0 (NVIDIA A100, CUDA 12.8)`. Raises UsageError: not there."""
+        answer = await self._asked({"what": "device", "site": messages.site_to_json(self._site)})
+        return str(answer["device"])
+
+    async def report(self, spec: str) -> DataReport | None:
+        """All that is to be said of the site's data, file by file; None where the task says no more than its offer.
+
+        Raises as `offer` does, but not of data that cannot be used: that is what it reports.
+        """
+        answer = await self._asked({"what": "report", "spec": spec, "site": messages.site_to_json(self._site)})
+        return None if answer["report"] is None else DataReport.from_json(answer["report"])
+
+    async def card(
+        self, task: str, config: JsonObject | None = None, fingerprint: str = "", *, is_typed: bool = False
+    ) -> TaskCard:
+        """What one may ask the models of the installed task with this config. Raises NotFound, or what the task raised.
+
+        `fingerprint`: whose config that is. Of another version of the task the card is that of its defaults.
+        `is_typed`: a person at this machine names the task, which may then be a file.
+        """
+        answer = await self._asked({
+            "what": "card", "task": task, "config": dict(config or {}), "fingerprint": fingerprint,
+            "is_typed": is_typed,
+        })
         return messages.card_from_json(answer["card"])
 
     async def predict(
@@ -80,13 +104,49 @@ class Child:
         found: list[list[float]] = answer["probabilities"]
         return found
 
+    async def explain(
+        self, task: str, fingerprint: str, config: JsonObject, params_file: Path, pictures: Bytes, labels: Sequence[int]
+    ) -> list[list[list[float]]] | None:
+        """A heat map of each picture for its label, rows of numbers from 0 to 1; None: it has none. Raises as above."""
+        answer = await self._asked({
+            "what": "explain", "task": task, "fingerprint": fingerprint, "config": dict(config),
+            "params_file": _text(params_file), "pictures": messages.pictures_to_json(pictures), "labels": list(labels),
+        })
+        found: list[list[list[float]]] | None = answer["maps"]
+        return found
+
+    async def picture_from_file(self, task: str, fingerprint: str, config: JsonObject, content: bytes) -> Bytes:
+        """The picture in a file, as the task reads it. Raises DataError where there is none, and as above."""
+        answer = await self._asked({
+            "what": "picture", "task": task, "fingerprint": fingerprint, "config": dict(config),
+            "content": b64encode(content).decode(),
+        })
+        return messages.pictures_from_json(answer["picture"])
+
+    async def predict_files(
+        self, task: str, fingerprint: str, config: JsonObject, params_file: Path, files: Sequence[Path],
+        *, is_typed: bool = False,
+    ) -> list[list[float] | str]:
+        """As `predict`, of files of this machine, on the site's device: of each its probabilities, or why it has none.
+
+        `fingerprint` "": whatever version is here. Raises ParamsMismatch where the params are another model's.
+        """
+        answer = await self._asked({
+            "what": "predict_files", "task": task, "fingerprint": fingerprint, "config": dict(config),
+            "params_file": _text(params_file), "files": [_text(file) for file in files], "is_typed": is_typed,
+            "site": messages.site_to_json(self._site),
+        })
+        found: list[list[float] | str] = answer["found"]
+        return found
+
     async def visit(
         self, spec: str, order: Order, params_file: Path | None, update_file: Path, observer: Observer,
-        *, site: Site | None = None,
+        *, site: Site | None = None, state: StateDir | None = None,
     ) -> Outcome:
         """Execute `order` in the child; the update's params are a memory map of `update_file`.
 
-        `params_file` holds what the order's `base_model` names (None for init); `site` as in `offer`. `observer`
+        `params_file` holds what the order's `base_model` names (None for init); `site` as in `offer`; `state` is the
+        visit's state dir, for the caller to keep or to drop. `observer`
         is called in this event loop. Whatever the task does comes back as an Outcome: a process that dies is a
         `task_error`, a visit that is cancelled (and killed where it does not heed that) is `withdrawn`.
         """
@@ -97,7 +157,7 @@ class Child:
                 "what": "visit", "visit": self._num_visits, "spec": spec, "order": messages.order_to_json(order),
                 "site": messages.site_to_json(site or self._site),
                 "params_file": _text(params_file), "update_file": _text(update_file),
-                "state_dir": _text(self._state_dir),
+                "state": messages.state_to_json(state),
             }
             try:
                 answer = await self._ask(request, observer, seen.append)

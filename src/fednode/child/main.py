@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import traceback
+from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -22,17 +23,22 @@ from fednode.child import messages
 from fednode.child.messages import LENGTH, Message
 from fednode.core.json import canonical_json
 from fednode.core.metrics import Metrics
+from fednode.core.params import Manifest, Params, require_match
 from fednode.core.records import Outcome
 from fednode.errors import FednodeError, TaskFailed, VersionMismatch
 from fednode.failpoints import reach
-from fednode.tasks.base import Task
-from fednode.tasks.predictions import card_of, predict
+from fednode.tasks import devices
+from fednode.tasks.base import Bytes, Task
+from fednode.tasks.devices import placed
+from fednode.tasks.file_predictions import predict_files
+from fednode.tasks.predictions import card_of, explain, picture_from_file, predict
 from fednode.tasks.registry import TaskType, load_installed, load_task, offer_of
 from fednode.visit import described, run_visit
 from fednode.wire.codec import read_params, write_params
 
 PR_SET_PDEATHSIG = 1            # linux/prctl.h
 MAX_INSTANCES = 4               # bound tasks kept, each with the data that it loaded
+MAX_CARDS = 64                  # of a task with one config each
 
 
 def main() -> None:
@@ -91,13 +97,13 @@ class Line:
         return messages.unpack(body) if body else None
 
     def _read(self, num_bytes: int) -> bytes:
-        parts = b""
+        parts = bytearray()             # a file of a picture comes in hundreds of pieces
         while len(parts) < num_bytes:
             part = os.read(self.source, num_bytes - len(parts))
             if not part:
                 return b""
             parts += part
-        return parts
+        return bytes(parts)
 
     def next_request(self) -> Message:
         return self.requests.get()
@@ -154,21 +160,27 @@ def _answer(request: Message, line: Line) -> Message:
 
 
 def _offer(request: Message, line: Line) -> Message:
-    offer = offer_of(_load(request["spec"]), messages.site_from_json(request["site"]))
-    return {"what": "offer", "offer": offer.to_json()}
+    site = placed(messages.site_from_json(request["site"]))     # before anything imports torch
+    return {"what": "offer", "offer": offer_of(_load(request["spec"]), site).to_json()}
+
+
+def _report(request: Message, line: Line) -> Message:
+    report = _load(request["spec"]).bind({}).report(messages.site_from_json(request["site"]))
+    return {"what": "report", "report": report and report.to_json()}
+
+
+def _device(request: Message, line: Line) -> Message:
+    return {"what": "device", "device": devices.described(placed(messages.site_from_json(request["site"])).device)}
 
 
 def _visit(request: Message, line: Line) -> Message:
-    order = messages.order_from_json(request["order"])
+    order, site = messages.order_from_json(request["order"]), placed(messages.site_from_json(request["site"]))
     task = _bind(request["spec"], canonical_json(order.config))
     _require_same(_load(request["spec"]), order.fingerprint)
     params = None if request["params_file"] is None else read_params(Path(request["params_file"]))
     reporter = Reporter(line=line, visit=request["visit"], round=order.number)
     line.visit(reporter.visit)
-    outcome = run_visit(
-        task, messages.site_from_json(request["site"]), order, params, reporter,
-        request["state_dir"] and Path(request["state_dir"]),
-    )
+    outcome = run_visit(task, site, order, params, reporter, messages.state_from_json(request["state"]))
     line.visit(0)
     reach("update.trained", order.number)
     _save(outcome, Path(request["update_file"]))
@@ -182,17 +194,56 @@ def _save(outcome: Outcome, path: Path) -> None:
 
 
 def _card(request: Message, line: Line) -> Message:
-    return {"what": "card", "card": messages.card_to_json(card_of(_installed(request["task"])))}
+    task = _named(request)
+    config = request["config"] if request["fingerprint"] in ("", task.fingerprint) else {}
+    return {"what": "card", "card": _card_with(task, canonical_json(config))}
+
+
+@lru_cache(maxsize=MAX_CARDS)
+def _card_with(task: TaskType, config: str) -> Message:
+    return messages.card_to_json(card_of(task, messages.unpack(config.encode())))
 
 
 def _predict(request: Message, line: Line) -> Message:
-    _require_same(_installed(request["task"]), request["fingerprint"])
-    task = _bind(request["task"], canonical_json(request["config"]))
-    params, pictures = read_params(Path(request["params_file"])), messages.pictures_from_json(request["pictures"])
+    task, params, pictures = _asked_of(request)
     return {"what": "probabilities", "probabilities": predict(task, params, pictures).tolist()}
 
 
-_ANSWERS = {"offer": _offer, "visit": _visit, "card": _card, "predict": _predict}
+def _explain(request: Message, line: Line) -> Message:
+    maps = explain(*_asked_of(request), request["labels"])
+    return {"what": "maps", "maps": None if maps is None else maps.tolist()}
+
+
+def _picture(request: Message, line: Line) -> Message:
+    picture = picture_from_file(_same_task(request), b64decode(request["content"]))
+    return {"what": "picture", "picture": messages.pictures_to_json(picture)}
+
+
+def _predict_files(request: Message, line: Line) -> Message:
+    site, named = placed(messages.site_from_json(request["site"])), _named(request)
+    if request["fingerprint"]:
+        _require_same(named, request["fingerprint"])
+    config = canonical_json(request["config"])
+    task, params = _bind(named.spec, config), read_params(Path(request["params_file"]))
+    require_match(params, _manifest(named.spec, config))
+    task.device = site.device
+    return {"what": "found", "found": predict_files(task, params, [Path(file) for file in request["files"]])}
+
+
+def _asked_of(request: Message) -> tuple[Task, Params, Bytes]:
+    params, pictures = read_params(Path(request["params_file"])), messages.pictures_from_json(request["pictures"])
+    return _same_task(request), params, pictures
+
+
+def _same_task(request: Message) -> Task:
+    _require_same(_installed(request["task"]), request["fingerprint"])
+    return _bind(request["task"], canonical_json(request["config"]))
+
+
+_ANSWERS = {
+    "offer": _offer, "report": _report, "device": _device, "visit": _visit, "card": _card, "predict": _predict,
+    "explain": _explain, "picture": _picture, "predict_files": _predict_files,
+}
 
 
 def _require_same(task: TaskType, fingerprint: str) -> None:
@@ -201,6 +252,16 @@ def _require_same(task: TaskType, fingerprint: str) -> None:
             f"the run was started with task {fingerprint!r}, this machine has {task.fingerprint!r}",
             fix="install here the task version that the run was started with",
         )
+
+
+def _named(request: Message) -> TaskType:
+    """Installed: its name may come from another machine. Where a person here has typed it, it may be a file."""
+    return (_load if request.get("is_typed") else _installed)(request["task"])
+
+
+@cache
+def _manifest(spec: str, config: str) -> Manifest:
+    return _bind(spec, config).initial_params(0).manifest
 
 
 @cache

@@ -22,6 +22,7 @@ from fednode.core.status import FailureCode, RoundKind
 from fednode.errors import FednodeError
 from fednode.tasks.base import Bytes, Partition, Picture, Samples, Site
 from fednode.tasks.predictions import TaskCard
+from fednode.tasks.state_dirs import StateDir
 from fednode.visit import Order
 
 LENGTH = struct.Struct(">I")
@@ -48,6 +49,16 @@ def site_to_json(site: Site) -> Message:
 def site_from_json(row: Message) -> Site:
     partition = row["partition"] and Partition(**row["partition"])
     return Site(**(row | {"data": None if row["data"] is None else Path(row["data"]), "partition": partition}))
+
+
+def state_to_json(state: StateDir | None) -> Message | None:
+    if state is None:
+        return None
+    return {name: path and str(path.absolute()) for name, path in asdict(state).items()}
+
+
+def state_from_json(row: Message | None) -> StateDir | None:
+    return None if row is None else StateDir(folder=Path(row["folder"]), before=row["before"] and Path(row["before"]))
 
 
 def order_to_json(order: Order) -> Message:
@@ -89,6 +100,7 @@ def card_from_json(row: Message) -> TaskCard:
     picture, samples = row["picture"], row["samples"]
     return TaskCard(
         fingerprint=row["fingerprint"], picture=picture and Picture(**picture), classes=tuple(row["classes"]),
+        reads_files=row["reads_files"], notice=row["notice"],
         samples=samples and Samples(
             pictures=pictures_from_json(samples["pictures"]), labels=tuple(samples["labels"]), source=samples["source"]
         ),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+import csv
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,12 +43,31 @@ class Api:
             after = answer["next"]
         return found
 
+    async def pieces(self, path: str) -> AsyncGenerator[bytes, None]:
+        """An answer as it comes, for what is too much to hold."""
+        async with aclosing(self.http.pieces(f"/api/v1/{path}")) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def metric_rows(self, ref: str, *, from_round: int = 0) -> AsyncGenerator[dict[str, str], None]:
+        """The rows of a run's metrics.csv, by the names of its columns, as they come."""
+        names: list[str] = []
+        async with aclosing(self.pieces(f"runs/{quoted(ref)}/metrics.csv?from_round={from_round}")) as pieces:
+            async for lines in _whole_lines(pieces):
+                for cells in csv.reader(lines):
+                    if names:
+                        yield dict(zip(names, cells, strict=True))
+                    names = names or cells
+
     async def start_run(self, request: RunRequest) -> dict[str, Any]:
         return dict(await self.http.request("POST", "/api/v1/runs", body=request))
 
     async def act(self, ref: str, verb: str, body: PauseRequest | None = None) -> dict[str, Any]:
         """`pause`, `resume` or `cancel` a run."""
         return dict(await self.http.request("POST", f"/api/v1/runs/{quoted(ref)}/{verb}", body=body))
+
+    async def delete(self, path: str) -> dict[str, Any]:
+        return dict(await self.http.request("DELETE", f"/api/v1/{path}"))
 
     async def act_on_client(self, name: str, verb: str) -> dict[str, Any]:
         """`revoke` or `rotate` a client."""
@@ -73,6 +93,13 @@ class Api:
                 if not answer["events"]:
                     return dict(answer["run"])
                 wait_s = 0.0            # it has ended: what is left to tell is there already
+
+
+async def _whole_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[str]]:
+    rest = b""
+    async for piece in pieces:
+        whole, is_line, rest = (rest + piece).rpartition(b"\n")
+        yield whole.decode().split("\n") if is_line else []
 
 
 def quoted(ref: str) -> str:

@@ -7,12 +7,26 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fednode.cli import bench, central, client, clients, config, demo, doctor, models, run, runs, simulate
+from fednode.cli import (
+    bench,
+    central,
+    client,
+    clients,
+    config,
+    demo,
+    doctor,
+    models,
+    predict,
+    run,
+    runs,
+    simulate,
+    task,
+)
 from fednode.cli.output import Command, plain
 
 _ORDER = (
-    "demo", "central", "client", "run", "runs", "logs", "pause", "resume", "cancel", "clients", "models", "simulate",
-    "doctor", "bench", "config",
+    "demo", "central", "client", "run", "runs", "logs", "pause", "resume", "cancel", "clients", "models", "predict",
+    "simulate", "task", "doctor", "bench", "config",
 )
 
 
@@ -47,21 +61,23 @@ def fednode(
 
 _COMMANDS: dict[str, Command] = {
     "demo": demo.demo,
-    "client": client.client,
     "run": run.run,
     "simulate": simulate.simulate,
     "pause": runs.pause,
     "resume": runs.resume,
     "cancel": runs.cancel,
     "logs": runs.logs,
+    "predict": predict.predict,
     "doctor": doctor.doctor,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(plain(_command))
 app.add_typer(central.app, name="central")
+app.add_typer(client.app, name="client")
 app.add_typer(runs.app, name="runs")
 app.add_typer(clients.app, name="clients")
 app.add_typer(models.app, name="models")
+app.add_typer(task.app, name="task")
 app.add_typer(bench.app, name="bench")
 app.add_typer(config.app, name="config")
 

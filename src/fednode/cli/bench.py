@@ -1,4 +1,4 @@
-"""`fednode bench`: what this machine can do, measured against a central node of its own."""
+"""`fednode bench`: what this machine can do."""
 
 from __future__ import annotations
 
@@ -38,6 +38,40 @@ def swarm(
         _tell(voice, result)
 
 
+def images(
+    data: o.Data = None,
+    size: Annotated[int, typer.Option("--size", metavar="N", min=16, max=512, help="Pixels a side that images are shrunk to.")] = 64,
+    number: Annotated[int, typer.Option("--images", metavar="N", min=1, help="How many of the folder's images to take.")] = 500,
+    repeats: Annotated[int, typer.Option("--repeats", metavar="N", min=1, help="How often each way is timed; medians are told.")] = 5,
+    as_json: o.AsJson = False,
+) -> None:
+    """Time how fast chest X-rays are decoded and read, beside Pillow alone and beside training.
+
+    Decodes into a temporary folder, which is removed at the end.
+    """
+    from fednode.bench.images import ImagesSettings, measure
+    from fednode.clock import SystemClock
+    from fednode.errors import UsageError
+    from fednode.settings import load_settings
+
+    folder = load_settings(data=data).data
+    if folder is None:
+        raise UsageError("no folder of X-rays is named", fix="fednode bench images --data DIR")
+    voice = Voice(as_json)
+    result = measure(ImagesSettings(data=folder, size=size, images=number, repeats=repeats), voice.say, SystemClock())
+    if as_json:
+        voice.result(result)
+    else:
+        _tell_images(voice, result)
+
+
+def _tell_images(voice: Voice, result: dict[str, Any]) -> None:
+    voice.say(f"{result['images']} images of {result['bytes'] / result['images'] / 1000:,.0f} KB, to {result['size']} x {result['size']}, {result['threads']} threads:")
+    rows = [(name, *(f"{found[part]:,.0f}" for part in ("median", "min", "max"))) for name, found in result["images_per_s"].items()]
+    voice.table(("images a second", "median", "min", "max"), rows)
+    voice.table(("ratio", ""), [(name, f"{value:,.2f}") for name, value in result["ratios"].items()])
+
+
 async def _interruptible(play: Any) -> Any:
     """SIGTERM ends it as Ctrl-C does: everything is stopped before it goes."""
     task = asyncio.ensure_future(play)
@@ -60,3 +94,4 @@ def _tell(voice: Voice, result: dict[str, Any]) -> None:
 
 
 app.command("swarm")(plain(swarm))
+app.command("images")(plain(images))

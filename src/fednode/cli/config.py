@@ -22,10 +22,11 @@ def config() -> None:
 @app.command()
 @plain
 def show(as_json: o.AsJson = False) -> None:
-    """Every setting: its value, and where that comes from. Flags win over all of these."""
+    """Every setting, and each line of the policy: its value, and where that comes from. Flags win over all settings."""
+    from fednode.client.policy_file import explain_policy
     from fednode.settings import explain_settings
 
-    settings = explain_settings()
+    settings = [*explain_settings(), *explain_policy()]
     told = {setting.name: _masked(setting.value) if setting.is_secret else setting.value for setting in settings}
     voice = Voice(as_json)
     if as_json:
@@ -48,8 +49,10 @@ def _masked(secret: object) -> str:
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, list):
+        return [str(one) for one in value]
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def _text(value: object) -> str:
-    return "" if value is None else str(value)
+    return "" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,4 +1,4 @@
-"""`fednode demo`: a federation of real processes on this machine, training a small network on MNIST."""
+"""`fednode demo`: a federation of real processes on this machine, training a small network."""
 
 from __future__ import annotations
 
@@ -22,18 +22,27 @@ if TYPE_CHECKING:
 
 def demo(
     clients: Annotated[int, typer.Option("--clients", metavar="N", min=1, max=50, help="Client nodes.")] = 3,
-    rounds: Annotated[int, typer.Option("--rounds", metavar="N", min=1, help="Rounds of training.")] = 5,
+    task: Annotated[str, typer.Option("--task", metavar="TASK", help="What to train: mnist or chest_xray.")] = "mnist",
+    data: o.Data = None,
+    rounds: Annotated[int | None, typer.Option("--rounds", metavar="N", min=1, help="Rounds of training. [default: so many as take about a minute]")] = None,
     port: Annotated[int | None, typer.Option("--port", metavar="PORT", min=1, max=65535, help="Of the dashboard. [default: 5000, or a free one]")] = None,
     state_dir: o.StateDir = None,
     leave: Annotated[bool, typer.Option("--exit", help="End after the training, also on a terminal.")] = False,
     as_json: o.AsJson = False,
 ) -> None:
-    """Watch a federation learn: a central node and its clients, real processes, real HTTP."""
+    """Watch a federation learn: a central node and its clients, real processes, real HTTP.
+
+    With --data on that folder, which the clients share; without on what comes with fednode.
+    """
     from fednode.demo.federation import DemoSettings
+    from fednode.demo.tasks import demo_task
     from fednode.settings import load_settings
 
-    user_state_dir = load_settings().state_dir
-    settings = DemoSettings(clients=clients, rounds=rounds, port=port, state_dir=state_dir, user_state_dir=user_state_dir)
+    chosen, user_state_dir = demo_task(task), load_settings().state_dir
+    settings = DemoSettings(
+        task=chosen, data=data, clients=clients, rounds=rounds or chosen.rounds, port=port, state_dir=state_dir,
+        user_state_dir=user_state_dir,
+    )
     stays = sys.stdout.isatty() and not (leave or as_json)
     asyncio.run(_interruptible(_play(Voice(as_json), settings, stays)))
 
@@ -51,17 +60,18 @@ async def _interruptible(play: Any) -> None:
 async def _play(voice: Voice, settings: DemoSettings, stays: bool) -> None:
     from fednode.demo.federation import demo_federation
 
+    await _tell_data(voice, settings)
     voice.say(f"Starting a central node and {settings.clients} client nodes, each a process of its own ...")
-    voice.say("Data: the MNIST sample bundled with fednode (10,000 + 2,000 images), cut unevenly (dirichlet:0.5).")
     async with demo_federation(settings) as demo:
         voice.say(f"Dashboard: {demo.url}")
         summary = await demo.train(settings, _teller(voice, settings.rounds))
         demo.require_completed(summary)
         model = demo.models_dir / f"{summary['model_sha256']}.safetensors"
-        _tell_end(voice, model, summary)
+        _tell_end(voice, model, summary, settings)
         alone = await _train_alone(voice, demo, settings, summary)
         if voice.is_json:
-            voice.result(summary | {"model_path": str(model), "url": demo.url, "alone": alone})
+            told = {"model_path": str(model), "url": demo.url, "alone": alone, "data": _data_text(settings)}
+            voice.result(summary | told)
         if stays:
             voice.note("The dashboard stays up. Ctrl-C ends the demo; what it learnt is kept.")
             await asyncio.Event().wait()
@@ -77,9 +87,28 @@ def _teller(voice: Voice, rounds: int) -> Any:
     return tell
 
 
-def _tell_end(voice: Voice, model: Path, summary: dict[str, Any]) -> None:
+async def _tell_data(voice: Voice, settings: DemoSettings) -> None:
+    """What is trained on, before anything starts. Raises DataError where it cannot be."""
+    from fednode.cli.data_report import tell_report
+    from fednode.clock import SystemClock
+    from fednode.demo.federation import look_at
+
+    voice.say(f"Data: {_data_text(settings)}, cut unevenly ({settings.split}).")
+    if (report := await look_at(settings, SystemClock())) is not None:
+        tell_report(voice, report)
+
+
+def _data_text(settings: DemoSettings) -> str:
+    return settings.task.sample if settings.data is None else str(settings.data)
+
+
+def _tell_end(voice: Voice, model: Path, summary: dict[str, Any], settings: DemoSettings) -> None:
+    task = settings.task
     voice.say(f"Model: {model} ({size_text(model.stat().st_size)})")
-    voice.say(f"Final test accuracy: {summary['metrics']['accuracy']:.4f}")
+    voice.say(f"Final test {task.metric}: {summary['metrics'][task.metric]:.4f}")
+    for caution in (task.caution_of_sample if settings.data is None else "", task.caution):
+        if caution:
+            voice.say(caution, "yellow")
 
 
 async def _train_alone(voice: Voice, demo: Demo, settings: DemoSettings, summary: dict[str, Any]) -> dict[str, Any] | None:

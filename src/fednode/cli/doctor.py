@@ -27,6 +27,7 @@ def doctor(
     tasks: o.Tasks = None,
     offline_sample: o.OfflineSample = False,
     threads: o.Threads = None,
+    device: o.Device = None,
     state_dir: o.StateDir = None,
     token: o.Token = None,
     ca: o.Ca = None,
@@ -37,7 +38,7 @@ def doctor(
     from fednode.doctor.findings import exit_code_of
     from fednode.settings import load_settings
 
-    settings = load_settings(central=central, name=name, data=data, threads=threads, token=token, ca=ca)
+    settings = load_settings(central=central, name=name, data=data, threads=threads, device=device, token=token, ca=ca)
     of_site = (tasks, offline_sample, state_dir)
     if whole_store:
         found = _of_store(settings, state_dir, Voice(as_json))
@@ -102,11 +103,14 @@ def _as_site(settings: Any, of_site: tuple[list[str] | None, bool, Path | None])
 
 
 def _tell(voice: Voice, found: list[Finding]) -> None:
+    from fednode.cli.data_report import report_json, tell_report
     from fednode.doctor.findings import Level
 
+    reports = [finding.report for finding in found if finding.report is not None]
     if voice.is_json:
         voice.result({
             "ok": all(finding.level is not Level.FAIL for finding in found),
+            **(report_json(reports[0]) if len(reports) == 1 else {}),
             "checks": [{"check": f.check, "level": f.level, "message": f.told, "fix": f.fix} for f in found],
         })
         return
@@ -115,3 +119,6 @@ def _tell(voice: Voice, found: list[Finding]) -> None:
         voice.say(f"{finding.level:<5} {finding.check:<{width}}  {finding.told}", STYLES[finding.level])
         if finding.fix:
             voice.say(f"{'':5} {'':{width}}  Fix: {finding.fix}")
+    for report in reports:
+        voice.say("")
+        tell_report(voice, report)

@@ -30,6 +30,7 @@ def tell_rehearsal(voice: Voice, settings: ClientSettings) -> None:
         voice.result({
             "central": settings.central, "name": found.name, "key_fingerprint": found.fingerprint or None,
             **found.presence.model_dump(mode="json", by_alias=True), "not_offered": dict(found.refused),
+            "waiting": [code.fingerprint for code in found.waiting],
             "in_training": list(IN_TRAINING), "never": list(NEVER),
         })
     else:
@@ -44,6 +45,8 @@ def _tell(voice: Voice, central: str, found: Rehearsal) -> None:
         voice.say(f"  offer       {offer.fingerprint}{_counts(offer.summary)}")
     for spec, reason in found.refused.items():
         voice.say(f"  no offer    {spec}: {reason}  (this stays here)")
+    for code in found.waiting:
+        voice.say(f"  no offer    {code.spec}: {code.fingerprint} waits for your approval  (this stays here)")
     voice.say("In training it sends:")
     for line in IN_TRAINING:
         voice.say(f"  {line}")

@@ -26,7 +26,10 @@ def run(
     cohort_fraction: o.CohortFraction = None,
     deadline: Annotated[str | None, typer.Option("--deadline", metavar="TIME", help="A round's budget of up-time: 600 or 10m. [default: 600]")] = None,
     seed: o.Seed = None,
-    start_from: Annotated[str | None, typer.Option("--start-from", metavar="MODEL", help="fresh, latest, or a model's id. [default: fresh]")] = None,
+    start_from: Annotated[str | None, typer.Option("--start-from", metavar="MODEL", help="fresh, latest, or a model: its id, 12:best, 12:final, 12:ROUND. [default: fresh]")] = None,
+    best_metric: o.BestMetric = None,
+    patience: o.Patience = None,
+    keep_every: Annotated[int | None, typer.Option("--keep-every", metavar="K", help="Keep one model in K, besides the first, best and last; 0: only these. [default: all up to 100 rounds, then about 100]")] = None,
     clients: Annotated[str | None, typer.Option("--clients", metavar="A,B", help="Exactly these clients. [default: whoever offers the task]")] = None,
     sets: o.Sets = None,
     config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="A TOML file with these settings; flags win.")] = None,
@@ -44,7 +47,8 @@ def run(
     request = run_request(
         task, config, sets, rounds=rounds, strategy=strategy, epochs=epochs, batch_size=batch_size,
         learning_rate=learning_rate, min_updates=min_updates, cohort_fraction=cohort_fraction, deadline=deadline,
-        seed=seed, start_from=start_from, clients=o.split_names(clients) or None,
+        seed=seed, start_from=start_from, clients=o.split_names(clients) or None, best_metric=best_metric,
+        patience=patience, keep_every=keep_every,
     )
     if is_file_spec(request.strategy):
         raise refusal_of_file(request.strategy)
@@ -57,13 +61,15 @@ def run(
         return await api.follow(accepted["run_id"], teller(voice, accepted["rounds_planned"]))
 
     summary = ask(start, central, token, ca)
-    if follow:
-        tell_end(voice, summary)
-    elif as_json:
+    tell_end(voice, summary) if follow else _tell_accepted(voice, summary)
+
+
+def _tell_accepted(voice: Voice, summary: dict[str, Any]) -> None:
+    if voice.is_json:
         voice.result(summary)
-    else:
-        typer.echo(summary["run_id"])
-        voice.note(f"Run #{summary['number']} accepted. Follow it: fednode logs {summary['number']} --follow")
+        return
+    typer.echo(summary["run_id"])
+    voice.note(f"Run #{summary['number']} accepted. Follow it: fednode logs {summary['number']} --follow")
 
 
 def teller(voice: Voice, rounds: int | None = None) -> Any:
@@ -88,6 +94,8 @@ def tell_end(voice: Voice, summary: dict[str, Any]) -> None:
             f"Run #{summary['number']} {summary['status']} after {summary['rounds']} rounds and "
             f"{seconds_text(summary['seconds'])}: {metrics_text(summary['metrics']) or 'no score'}"
         )
+        if summary["status"] == "completed" and summary["reason"]:
+            voice.say(f"It {summary['reason']}.")
         voice.say(f"Model {summary['model_sha256']}" if summary["model_sha256"] else "No model was made.")
     if summary["status"] != "completed":
         raise RunEnded(

@@ -10,8 +10,9 @@ import typer
 
 from fednode.cli import options as o
 from fednode.cli.compare import compare
+from fednode.cli.metrics import metrics, tensorboard
 from fednode.cli.output import Voice, metrics_text, plain
-from fednode.core.units import number_text, seconds_text
+from fednode.core.units import count_text, number_text, seconds_text, size_text
 from fednode.errors import TimedOut
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="What was trained, and what is training.", rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command()(plain(compare))
+app.command()(plain(metrics))
+app.command()(plain(tensorboard))
 
 
 @app.callback(invoke_without_command=True)
@@ -67,7 +70,43 @@ def show(
     voice.say("  ".join(f"{name}={value}" for name, value in (config["task_config"] | config["strategy_config"]).items()))
     voice.say(f"clients: {', '.join(found['clients']) or 'none'}")
     _tell_rounds(voice, found["history"])
-    voice.say(f"model {found['model_sha256'] or 'none yet'}")
+    models = found["models"]
+    voice.say(
+        f"model {found['model_sha256'] or 'none yet'}; of {count_text(models['num_models'], 'model')} "
+        f"{models['num_kept']} are kept, {size_text(models['num_bytes'])}"
+    )
+
+
+@app.command()
+@plain
+def delete(
+    run: o.RunRef,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: o.AsJson = False, central: o.CentralUrl = None, token: o.Token = None, ca: o.Ca = None,
+) -> None:
+    """Delete a run that has ended, with its models, for good. Says first what that frees."""
+    from fednode.cli.api import ask, quoted
+
+    voice, path = Voice(as_json), f"runs/{quoted(run)}"
+    plan = ask(lambda api: api.get(f"{path}/deletion"), central, token, ca)
+    voice.note(_what_goes(plan))
+    if not yes and is_deletable(plan):
+        typer.confirm("Delete it for good?", abort=True, err=True)
+    gone = ask(lambda api: api.delete(path), central, token, ca)
+    voice.result(gone) if as_json else voice.say(f"Run #{gone['number']} is deleted: {size_text(gone['num_bytes'])} are free.")
+
+
+def is_deletable(plan: dict[str, Any]) -> bool:
+    """Else the central node says why not, and nobody need be asked."""
+    return not plan["needed_by"] and plan["status"] in ("completed", "failed", "cancelled")
+
+
+def _what_goes(plan: dict[str, Any]) -> str:
+    return (
+        f"Run #{plan['number']} of {plan['task']}, {plan['status']}: {count_text(plan['num_models'], 'model')}, "
+        f"{count_text(plan['num_updates'], 'update')} on record, {count_text(plan['num_rows'], 'row')}; "
+        f"frees {count_text(plan['num_files'], 'file')} of params, {size_text(plan['num_bytes'])}."
+    )
 
 
 def _tell_rounds(voice: Voice, history: list[dict[str, Any]]) -> None:

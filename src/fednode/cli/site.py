@@ -19,27 +19,31 @@ def client_settings(
     settings: Settings, tasks: list[str] | None, partition: Partition | None, offline_sample: bool, state_dir: Path | None
 ) -> ClientSettings:
     """Complete: what the flags, the environment and the note of a central node on this machine say. Raises BadConfig."""
+    from fednode.client.policy_file import load_policy
     from fednode.client.talk import ClientSettings
-    from fednode.core.ids import NAME_PATTERN, is_name
     from fednode.settings import pin_of, read_note, url_by_note
 
-    name = settings.name or _machine_name()
-    if not is_name(name):
-        raise BadConfig(
-            f"{name!r} is no name for a client", fix=f"take lower-case letters, digits, '.', '_', '-' ({NAME_PATTERN})"
-        )
+    name = client_name(settings)
     url = _checked_url(settings.central)
     note = read_note(settings.state_dir, url)
     return ClientSettings(
         central=url_by_note(url, note), pin=pin_of(note), name=name, data=settings.data, tasks=tuple(tasks or ()),
-        partition=partition, offline_sample=offline_sample, threads=settings.threads, token=settings.token,
+        partition=partition, offline_sample=offline_sample, threads=settings.threads, device=settings.device, token=settings.token,
         state_dir=state_dir or settings.state_dir / "clients" / name, ca=settings.ca,
-        is_summary_shared=settings.share_summary,
+        is_summary_shared=settings.share_summary, policy=load_policy(),
     )
 
 
-def _machine_name() -> str:
-    return socket.gethostname().split(".")[0].lower()
+def client_name(settings: Settings) -> str:
+    """As it is set, else this machine's. Raises BadConfig."""
+    from fednode.core.ids import NAME_PATTERN, is_name
+
+    name = settings.name or socket.gethostname().split(".")[0].lower()
+    if not is_name(name):
+        raise BadConfig(
+            f"{name!r} is no name for a client", fix=f"take lower-case letters, digits, '.', '_', '-' ({NAME_PATTERN})"
+        )
+    return name
 
 
 def _checked_url(url: str) -> str:

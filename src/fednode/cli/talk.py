@@ -15,7 +15,9 @@ from fednode.cli.terminal import Terminal
 from fednode.core.units import size_text
 
 if TYPE_CHECKING:
+    from fednode.client.approvals import Code
     from fednode.client.talk import TrainingConfig
+    from fednode.core.policy import Policy
     from fednode.core.records import Offer
     from fednode.wire.messages import AssignmentBody
 
@@ -26,9 +28,10 @@ def _forget(text: str) -> None: ...
 class TerminalTalk:
     """Implements `client.talk.Talk` for a person at a terminal."""
 
-    def __init__(self, keep: Callable[[str], None] = _forget) -> None:
-        """`keep` gets each line, too."""
+    def __init__(self, keep: Callable[[str], None] = _forget, where: str = "") -> None:
+        """`keep` gets each line, too. `where`: the option by which other commands find this client's state."""
         self._keep = keep
+        self._where = where
         self._console = Terminal(outlives_reader=True)
         self._progress: Progress | None = None
         self._bar: TaskID | None = None
@@ -64,6 +67,16 @@ class TerminalTalk:
             self._say(f"Offering {offer.fingerprint}" + (f" ({facts})" if facts else ""))
         for spec, reason in refused.items():
             self._say(f"Not offering {spec}: {reason}")
+
+    def policy(self, policy: Policy) -> None:
+        if policy.words:
+            self._say(f"Policy: {'; '.join(policy.words)}")
+
+    def asks(self, codes: tuple[Code, ...]) -> None:
+        for code in (code for code in codes if code.verdict == "waiting"):
+            self._say(f"Waits for your approval: {code.fingerprint} ({code.spec})", "yellow")
+            self._say(f"  look at it: fednode client approvals {self._where}")
+            self._say(f"  approve it: fednode client approve '{code.fingerprint}' {self._where}")
 
     def registering(self, url: str) -> None:
         self._say(f"Registering in server: {url}")

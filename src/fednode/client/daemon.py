@@ -10,44 +10,40 @@ import asyncio
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager, nullcontext, suppress
-from dataclasses import replace
-from importlib import metadata
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager, nullcontext
 from typing import Any, TypeAlias
 
-from pydantic import ValidationError
-
 from fednode.child.child import Child
-from fednode.client.execution import Execution, Offered, Workplace
+from fednode.client.approvals import WATCH_EVERY_S, Approvals
+from fednode.client.execution import Execution, Workplace
 from fednode.client.identity import Secrets, StateLock, load_identity
 from fednode.client.ledger import Ledger
 from fednode.client.link import Link, Member
+from fednode.client.offers import Found, Offered, find_offers, presence_of
 from fednode.client.outbox import Outbox
 from fednode.client.sharing import PAUSED_BY_OWNER, Sharing
 from fednode.client.talk import ClientSettings, Talk
 from fednode.core.ids import is_name
-from fednode.errors import BadConfig, DataError, FednodeError, UsageError
+from fednode.errors import DataError, UsageError
 from fednode.failpoints import reach
 from fednode.ports import Clock
-from fednode.tasks.registry import installed_tasks
-from fednode.visit import PACKAGES_THAT_COUNT
-from fednode.wire.codec import disk_errors
+from fednode.tasks.state_dirs import StateDirs
 from fednode.wire.http import Http
-from fednode.wire.messages import OfferBody, Presence, Work
+from fednode.wire.messages import Work
 
 POLL_AFTER_S = 1.0                  # work that is done sooner needs no renewal of its lease
 GOODBYE_S = 2.0                     # for the central node to hear it
 TELL_PAUSE_EVERY_S = 30.0
 
 
-Beside: TypeAlias = Callable[[Ledger, Sharing], AbstractAsyncContextManager[None]]
+Beside: TypeAlias = Callable[[Ledger, Sharing, Approvals | None], AbstractAsyncContextManager[None]]
 
 
 def _no_note(url: str) -> str:
     return ""
 
 
-def _nothing(ledger: Ledger, sharing: Sharing) -> AbstractAsyncContextManager[None]:
+def _nothing(ledger: Ledger, sharing: Sharing, approvals: Approvals | None) -> AbstractAsyncContextManager[None]:
     return nullcontext()
 
 
@@ -60,7 +56,8 @@ async def run_client(
     `central_note(url)` is the join token that a central node of the same user left on this machine, "" for none;
     it is asked only where `settings.token` is empty. Raises UsageError, DataError, StoreLocked, NotAuthorised,
     NameTaken, VersionMismatch or NotTrusted: what cannot mend itself. A central node that is away is no error.
-    `beside` is entered with what this client has sent and with its owner's switch: `page` shows and turns them.
+    `beside` is entered with what this client has sent, with its owner's switch and, where the policy asks for them,
+    their approvals: `page` shows and turns them.
     """
     life = asyncio.create_task(_live(settings, talk, clock, central_note, beside))
     with _ended_by_sigterm(life) as is_asked:
@@ -80,29 +77,37 @@ async def _live(
         lock = StateLock(settings.state_dir)
         stack.callback(lock.release)
         ledger, sharing = Ledger(settings.state_dir, clock), Sharing(settings.state_dir, clock)
+        approvals = Approvals(settings.state_dir, clock) if settings.policy.is_by_hand else None
         http = Http(settings.central, ca=settings.ca, pin=settings.pin, door=ledger.leaves)
         await stack.enter_async_context(http)
         identity = load_identity(settings.state_dir)
-        await stack.enter_async_context(beside(ledger, sharing))
-        child = _child(settings, clock)
+        await stack.enter_async_context(beside(ledger, sharing, approvals))
+        child = Child(settings.site, clock)
         stack.push_async_callback(child.stop)
-        offers, refused = await find_offers(settings, child)
+        found = await find_offers(settings, child, approvals)
         reach("tasks.offered")
-        talk.offered(tuple(offered.offer for offered in offers.values()), refused)
+        offers = dict(found.offers)
+        _tell(found, talk, approvals)
         member = Member(
             name=settings.name, identity=identity, secrets=Secrets(settings.state_dir),
-            join_token=lambda: settings.token or central_note(settings.central), presence=presence_of(offers),
+            join_token=lambda: settings.token or central_note(settings.central),
+            presence=lambda: presence_of(offers, found.device),
         )
         link = Link(http, member, settings.state_dir / "models", talk, clock)
         place = Workplace(
             client=settings.name, offers=offers, child=child, link=link, talk=talk, ledger=ledger, sharing=sharing,
-            outbox=Outbox(settings.state_dir / "outbox"),
+            outbox=Outbox(settings.state_dir / "outbox", StateDirs(settings.state_dir / "state")),
+            approvals=approvals, clock=clock,
         )
         stack.push_async_callback(_say_goodbye, place, clock)
         await _while_shared(place, clock)
         await link.enrol()
         reach("central.joined")
-        await work_for_ever(place, clock)
+        work = asyncio.create_task(work_for_ever(place, clock))
+        stack.push_async_callback(_ended, work)
+        if approvals is not None:
+            await _beside(work, _heed_approvals(found, settings, offers, place, approvals))
+        await work
 
 
 def check_settings(settings: ClientSettings) -> None:
@@ -116,35 +121,33 @@ def check_settings(settings: ClientSettings) -> None:
         raise DataError(f"the data folder {settings.data} is not there", fix="name the folder by --data")
 
 
-async def find_offers(settings: ClientSettings, child: Child) -> tuple[dict[str, Offered], dict[str, str]]:
-    """The tasks that run here, by name, and of the others: spec -> why not.
+def _tell(found: Found, talk: Talk, approvals: Approvals | None) -> None:
+    """What came of the tasks, to the person here; and what waits for them, written down."""
+    talk.offered(tuple(offered.offer for offered in found.offers.values()), found.refused)
+    if approvals is not None:
+        approvals.ask(found.waiting)
+        talk.asks(tuple(found.codes))
 
-    A task that was asked for by name and cannot run raises its error; DataError where none can.
-    """
-    offers: dict[str, Offered] = {}
-    refused: dict[str, str] = {}
-    for spec in settings.tasks or tuple(installed_tasks()):
-        try:
-            offer = await child.offer(spec)
-        except FednodeError as error:
-            if settings.tasks:
-                raise
-            refused[spec] = f"{error.message}; {error.fix}"
+
+async def _heed_approvals(
+    found: Found, settings: ClientSettings, offers: dict[str, Offered], place: Workplace, approvals: Approvals
+) -> None:
+    """Offer what is approved from now on, and what is refused no more. Raises what ends a client node."""
+    while True:
+        await place.clock.sleep(WATCH_EVERY_S)
+        if all(approvals.verdict(code) is code.verdict for code in found.codes):
             continue
-        if not settings.is_summary_shared:
-            offer = replace(offer, summary={})      # here already: nothing further on could send it by mistake
-        if offer.task in offers:
-            raise UsageError(
-                f"{offers[offer.task].spec!r} and {spec!r} are both called {offer.task!r}", fix="offer one of the two"
-            )
-        offers[offer.task] = Offered(spec=spec, offer=offer)
-    if not offers:
-        reasons = " · ".join(f"{spec}: {reason}" for spec, reason in refused.items())
-        raise DataError(
-            f"no installed task can run on this site's data. {reasons}",
-            fix="name the folder by --data, a task by --task, or use --offline-sample",
-        )
-    return offers, refused
+        found = await find_offers(settings, place.child, approvals, is_patient=True)
+        offers.clear()
+        offers.update(found.offers)
+        _tell(found, place.talk, approvals)
+        await place.sharing.until_resumed()
+        await place.link.be_present()
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def work_for_ever(place: Workplace, clock: Clock) -> None:
@@ -240,34 +243,6 @@ async def _say_goodbye(place: Workplace, clock: Clock) -> None:
     await asyncio.wait({farewell, limit}, return_when=asyncio.FIRST_COMPLETED)
     limit.cancel()
     farewell.cancel()
-
-
-def _child(settings: ClientSettings, clock: Clock) -> Child:
-    state_dir = settings.state_dir / "task"
-    with disk_errors(state_dir):
-        state_dir.mkdir(exist_ok=True)
-    return Child(settings.site, clock, state_dir=state_dir)
-
-
-def presence_of(offers: dict[str, Offered]) -> Presence:
-    """What the central node is told at every start: the offers, and the versions that "the same bits" depends on."""
-    bodies = [_offer_body(offered) for offered in offers.values()]
-    versions: dict[str, str] = {}
-    for package in PACKAGES_THAT_COUNT:
-        with suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
-    return Presence(offers=bodies, versions=versions)
-
-
-def _offer_body(offered: Offered) -> OfferBody:
-    try:
-        return OfferBody.model_validate(offered.offer.to_json())
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        raise BadConfig(
-            f"task {offered.spec!r} cannot be offered: {wrong['loc'][0]} = {wrong['input']!r}: {wrong['msg']}",
-            fix="correct this in the task's class",
-        ) from None
 
 
 @contextmanager

@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fednode.child.child import Child
+from fednode.client.approvals import Approvals
 from fednode.client.ledger import Ledger
 from fednode.client.link import FATAL, Link
+from fednode.client.offers import Offered
 from fednode.client.outbox import Finished, Outbox
 from fednode.client.sharing import Sharing
 from fednode.client.talk import Talk, TrainingConfig
@@ -25,8 +27,10 @@ from fednode.core.metrics import Metric, Metrics
 from fednode.core.pooling import pool
 from fednode.core.records import Failure, Offer, Outcome, Update
 from fednode.core.status import FailureCode, RoundKind
+from fednode.core.units import seconds_text
 from fednode.errors import BadConfig, Conflict, DataError, FednodeError, NotFound, StoreError, TaskFailed, Withdrawn
 from fednode.failpoints import reach
+from fednode.ports import Clock
 from fednode.run_config import complete_task_config
 from fednode.tasks.base import SET_BY_STRATEGY
 from fednode.visit import Order
@@ -34,16 +38,9 @@ from fednode.wire.messages import AssignmentBody, EpochBody
 
 T = TypeVar("T")
 
+ASK_OPERATOR = "ask its operator, or start a run that it accepts"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _OF_THE_SITE = (TaskFailed, StoreError, DataError)      # what goes wrong here, and is no refusal
-
-
-@dataclass(frozen=True, kw_only=True)
-class Offered:
-    """A task that this site runs: what the child loads it by, and what the central node was told of it."""
-
-    spec: str
-    offer: Offer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +55,8 @@ class Workplace:
     talk: Talk
     ledger: Ledger
     sharing: Sharing
+    clock: Clock
+    approvals: Approvals | None = None      # None: the operator approves nothing by hand
 
 
 class Execution:
@@ -93,6 +92,8 @@ class Execution:
         reach("order.received", self._round)
         self._place.ledger.knows(body.id, body.run_number)
         self._place.talk.assigned(body)
+        if body.unfinished_runs is not None:
+            await asyncio.to_thread(self._place.outbox.sweep_states, body.unfinished_runs)
         await self._concluded(self._execute(body))
         self._place.talk.idle()
 
@@ -103,15 +104,37 @@ class Execution:
     async def _execute(self, body: AssignmentBody) -> None:
         place = self._place
         offered = check_order(body, place.offers)
+        if place.approvals is not None:
+            await asyncio.to_thread(place.approvals.require, offered.spec, offered.offer)
         self._metrics = offered.offer.metrics
         base = await self._fetched(body) if body.base_model else None
         reach("model.fetched", self._round)
         update_file = place.outbox.update_file(self.assignment)
         if body.kind is RoundKind.TRAIN:
             self._say_start(body, offered.offer)
-        outcome = await place.child.visit(offered.spec, order_of(body, place.client), base, update_file, self)
+        with self._within(offered.offer.limits.max_wall_time_s):
+            outcome = await place.child.visit(
+                offered.spec, order_of(body, place.client), base, update_file, self,
+                state=place.outbox.state_of(self.assignment),
+            )
         reach("visit.done", self._round)
         await self._report(body, outcome)
+
+    @contextmanager
+    def _within(self, limit_s: float | None) -> Iterator[None]:
+        """The visit ends, as a withdrawn one does, where it takes longer than this site's operator allows."""
+        ending = None if limit_s is None else asyncio.create_task(self._end_after(limit_s))
+        try:
+            yield
+        finally:
+            if ending is not None:
+                ending.cancel()
+
+    async def _end_after(self, limit_s: float) -> None:
+        await self._place.clock.sleep(limit_s)
+        self._end(BadConfig(
+            f"this site ends a visit that takes longer than {seconds_text(limit_s)} (max_wall_time)", fix=ASK_OPERATOR
+        ))
 
     async def _fetched(self, body: AssignmentBody) -> Path:
         return await self._while_wanted(self._place.link.model(body.base_model, body.base_model_bytes))
@@ -144,11 +167,15 @@ class Execution:
         self._place.talk.sending(self.assignment, finished.announcement.num_bytes)
         try:
             await self._while_wanted(link.send(finished))
+        except Withdrawn:
+            if self._stopped or not self._place.outbox.has_state(self.assignment):
+                raise
+            await link.send(finished)       # it may have arrived just before: then its visit's state counts
         except NotFound as error:           # of another central node, or of one that has lost its state
             raise Withdrawn(error.message, fix=error.fix) from error
         reach("update.arrived", self._round)
         self._place.ledger.arrived(self.assignment, finished.announcement.digest)
-        self._place.outbox.drop(self.assignment)
+        await asyncio.to_thread(self._place.outbox.arrived, self.assignment)
         reach("update.dropped", self._round)
         self._place.talk.sent(finished.announcement.num_bytes)
         if self._telling is not None:
@@ -270,7 +297,7 @@ def check_order(body: AssignmentBody, offers: Mapping[str, Offered]) -> Offered:
     if body.task not in offers:
         raise BadConfig(
             f"task {body.task!r} is not offered at this site",
-            fix=f"what it offers: {', '.join(sorted(offers))}; start the client node with --task for another",
+            fix=f"it offers: {', '.join(sorted(offers)) or 'nothing'}; start the client node with --task for another",
         )
     offered = offers[body.task]
     if body.fingerprint != offered.offer.fingerprint:
@@ -279,7 +306,7 @@ def check_order(body: AssignmentBody, offers: Mapping[str, Offered]) -> Offered:
             fix="give this client node the version that the run was started with, or start a new run",
         )
     _require_base(body)
-    task_config(body, offered.offer)
+    _require_accepted(body, offered.offer)
     return offered
 
 
@@ -287,6 +314,20 @@ def task_config(body: AssignmentBody, offer: Offer) -> dict[str, Any]:
     """The order's config without what its strategy sets. Raises BadConfig where it is not what was offered."""
     people_set = {name: value for name, value in body.config.items() if name not in SET_BY_STRATEGY}
     return dict(complete_task_config(people_set, offer))
+
+
+def _require_accepted(body: AssignmentBody, offer: Offer) -> None:
+    """Raise BadConfig where the config is not what was offered, or the operator's word is against such a training."""
+    epochs, limits = task_config(body, offer)["epochs"], offer.limits
+    if body.kind is not RoundKind.TRAIN:
+        return
+    if limits.min_cohort is not None and body.cohort_size is None:
+        raise BadConfig(
+            f"this site accepts cohorts of {limits.min_cohort} or more (min_cohort), and the central node does not say "
+            "how many take part", fix="upgrade the central node",
+        )
+    if against := limits.against(epochs, body.cohort_size or 0):
+        raise BadConfig(f"this site {', and '.join(against)}", fix=ASK_OPERATOR)
 
 
 def _require_base(body: AssignmentBody) -> None:

@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from fednode.client.identity import Identity, Secrets
+from fednode.client.model_cache import ModelCache
 from fednode.client.outbox import Finished, check_assignment_id
 from fednode.client.registration import join, renew
 from fednode.client.talk import Talk
@@ -39,10 +40,10 @@ from fednode.errors import (
     NotTrusted,
     StoreError,
     TimedOut,
+    UsageError,
     VersionMismatch,
 )
 from fednode.ports import Clock
-from fednode.wire.codec import sha256_of_file
 from fednode.wire.http import Http, with_retries
 from fednode.wire.messages import (
     EpochBody,
@@ -62,7 +63,6 @@ POLL_S = 25                         # how long the central node may hold an answ
 POLL_GRACE_S = 15.0                 # what it has on top before it counts as away
 SILENCES_TOLD = 2                   # one lost connection is no news
 QUICK_S, PAUSE_S = 0.05, 0.05       # an empty answer sooner than this is followed by this pause
-MODELS_KEPT = 2
 MAX_REASON_CHARS, MAX_TRACEBACK_CHARS = 2_000, 20_000       # of `messages.FailureBody`
 FATAL = (NotAuthorised, NameTaken, VersionMismatch)         # nothing that a client node does later can mend these
 
@@ -75,7 +75,7 @@ class Member:
     identity: Identity
     secrets: Secrets
     join_token: Callable[[], str]   # asked at each registration: a central node that restarts may leave a new one
-    presence: Presence
+    presence: Callable[[], Presence]        # asked whenever it is told: what is offered may change
 
 
 class Link:
@@ -103,8 +103,19 @@ class Link:
         self._talk.registering(self._central)
         if not self._http.token:
             await self._register()
-        await self._be_present()
+        await self.be_present()
         self._talk.registered()
+
+    async def be_present(self) -> None:
+        """Tell what is offered now. An older central node hears it without the limits, which it would refuse."""
+        presence = self._member.presence()
+        tell = partial(self._http.request, "PUT", "/api/v1/clients/me")
+        try:
+            await self._as_member(partial(tell, body=presence))
+        except UsageError:
+            if (plain := presence.without_limits()) == presence:
+                raise
+            await self._as_member(partial(tell, body=plain))
 
     async def work(self, holding: str = "") -> Work:
         """The next piece of news; empty after POLL_S without any. `holding` renews the lease of that assignment."""
@@ -165,8 +176,6 @@ class Link:
             with suppress(FednodeError):
                 await self._http.request("POST", "/api/v1/clients/me/leave", body=body)
 
-    async def _be_present(self) -> None:
-        await self._as_member(partial(self._http.request, "PUT", "/api/v1/clients/me", body=self._member.presence))
 
     async def _post(self, assignment: str, what: str, body: BaseModel) -> None:
         path = f"/api/v1/assignments/{assignment}/{what}"
@@ -219,7 +228,7 @@ class Link:
                 raise refusal
             self._talk.registering(self._central)
             await self._renew(refusal)
-        await self._be_present()
+        await self.be_present()
         self._talk.registered()
 
     async def _renew(self, refusal: NotAuthorised) -> None:
@@ -312,40 +321,6 @@ class Silence:
 
     def _is_anyone_waiting(self) -> bool:
         return any(num >= SILENCES_TOLD for num in self._num_tries.values())
-
-
-class ModelCache:
-    """The last few params that came, each under its sha256."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._checked: set[str] = set()     # after a power loss a file may hold what its name does not say
-
-    def path(self, sha256: str) -> Path:
-        return self._folder / f"{sha256}.safetensors"
-
-    def prepare(self, sha256: str) -> Path:
-        """Where the file of these params is to be put."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        return self.path(sha256)
-
-    def has(self, sha256: str) -> bool:
-        path = self.path(sha256)
-        if not path.is_file() or not (sha256 in self._checked or sha256_of_file(path) == sha256):
-            return False
-        self.add(sha256)
-        return True
-
-    def add(self, sha256: str) -> None:
-        """It is there and checked: the newest of those that are kept. All else in the folder goes."""
-        newest = self.path(sha256)
-        newest.touch()
-        self._checked.add(sha256)
-        # Not by its time alone: a clock that was set back would have it deleted before it is used.
-        files = sorted(self._folder.iterdir(), key=lambda file: (file == newest, file.stat().st_mtime_ns), reverse=True)
-        models = [file for file in files if file.suffix == ".safetensors"]
-        for file in set(files) - set(models[:MODELS_KEPT]):
-            file.unlink(missing_ok=True)
 
 
 def _is_away(error: FednodeError) -> bool:

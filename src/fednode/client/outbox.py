@@ -1,8 +1,9 @@
 """Finished updates on their way: what was trained is sent, even by the next process, and never trained again.
 
-`<folder>/<assignment id>/` holds `update.safetensors`, written by the child, and `report.json`, whose rename
-makes it finished. Neither is fsynced: they survive `kill -9`; after a power loss the digest tells, and the
-same bits are trained again. Who sends them is `assignment`.
+`<folder>/<assignment id>/` holds `update.safetensors` and what the visit leaves in its state dir, `state/`, both
+written by the child, and `report.json`, whose rename makes it finished. Nothing is fsynced: it survives `kill -9`;
+after a power loss the digest tells, and the same bits are trained again. Where a state goes with the update, all is
+fsynced: once the update has arrived, no visit would make that state again. Who sends them is `execution`.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fednode.core.json import JsonObject
 from fednode.errors import BadConfig
-from fednode.wire.codec import digest_of_file
+from fednode.tasks.state_dirs import StateDir, StateDirs, fsync_all
+from fednode.wire.codec import digest_of_file, disk_errors
 from fednode.wire.messages import Announcement
 
 _ASSIGNMENT_ID = re.compile(r"[a-z0-9_]{1,64}\.[0-9]{1,9}\.[0-9]{1,9}")     # it names a folder: no dots, no slashes
@@ -42,8 +45,10 @@ class Finished:
 class Outbox:
     """The folder of finished updates, and of those that are being made."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kept: StateDirs) -> None:
+        """`kept`: where a visit's state goes when its update has arrived."""
         self._folder = folder
+        self._kept = kept
 
     def update_file(self, assignment: str) -> Path:
         """Where the child writes the update of this assignment. Its folder is made, and is empty."""
@@ -51,6 +56,15 @@ class Outbox:
         folder = self._folder_of(assignment)
         folder.mkdir(parents=True)
         return folder / "update.safetensors"
+
+    def state_of(self, assignment: str) -> StateDir:
+        """Where its visit keeps what is to stay at this client. It counts when the update has arrived."""
+        before = self._kept.before(*_run_and_round(assignment))
+        return StateDir(folder=self._folder_of(assignment) / "state", before=before)
+
+    def has_state(self, assignment: str) -> bool:
+        """Whether its visit left any."""
+        return (self._folder_of(assignment) / "state").is_dir()
 
     def finish(
         self, assignment: str, *, num_examples: int, environment: JsonObject, evaluation: JsonObject | None
@@ -65,6 +79,9 @@ class Outbox:
         tmp = file.with_name("report.json.tmp")
         tmp.write_text(json.dumps(report))
         tmp.replace(file.with_name("report.json"))
+        if self.has_state(assignment):
+            with disk_errors(file.parent):
+                fsync_all(file.parent)
         return Finished(assignment=assignment, file=file, announcement=announcement, evaluation=evaluation)
 
     def finished(self) -> tuple[Finished, ...]:
@@ -76,12 +93,26 @@ class Outbox:
                 shutil.rmtree(folder, ignore_errors=True)
         return tuple(_read(folder) for folder in sorted(self._folder.iterdir()))
 
+    def arrived(self, assignment: str) -> None:
+        """The central node has it: what its visit left counts from now on. Raises StoreFull, StoreError."""
+        self._kept.keep(*_run_and_round(assignment), self._folder_of(assignment) / "state")
+        self.drop(assignment)
+
+    def sweep_states(self, runs: Collection[str]) -> None:
+        """Only of these runs anything is still to be kept."""
+        self._kept.sweep(runs)
+
     def drop(self, assignment: str) -> None:
         """It was sent, or is not wanted any more."""
         shutil.rmtree(self._folder_of(assignment), ignore_errors=True)
 
     def _folder_of(self, assignment: str) -> Path:
         return self._folder / check_assignment_id(assignment)
+
+
+def _run_and_round(assignment: str) -> tuple[str, int]:
+    run_id, number, _ = check_assignment_id(assignment).split(".")
+    return run_id, int(number)
 
 
 def _is_complete(folder: Path) -> bool:

@@ -1,7 +1,7 @@
 """The client's own page: what this node does and what left it, for its owner, on this machine alone. Start at `show`.
 
-It reads `Snapshot`, `Transcript` and `Ledger`, and turns the `Sharing` switch; the daemon knows nothing of it. Plain
-HTML that asks for its living part every second; `/status.json` says the same to programs.
+It reads `Snapshot`, `Transcript` and `Ledger`, turns the `Sharing` switch and decides `Approvals`; the daemon knows
+nothing of it. Plain HTML that asks for its living part every second; `/status.json` says the same to programs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import errno
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 
@@ -25,11 +25,13 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fednode.client.approvals import Approvals, Verdict
 from fednode.client.ledger import Ledger
 from fednode.client.sharing import Sharing
 from fednode.client.snapshot import Transcript, Watcher
 from fednode.client.view import View, local_time, main_score, round_text
-from fednode.errors import FednodeError, PortTaken, UsageError
+from fednode.core.policy import Policy
+from fednode.errors import FednodeError, NotFound, PortTaken, UsageError
 from fednode.ports import Clock
 from fednode.web.callers import is_foreign_act, why_not_local
 from fednode.web.connections import Connections, Limits
@@ -55,15 +57,18 @@ class Page:
     ledger: Ledger
     sharing: Sharing
     clock: Clock
+    policy: Policy = field(default_factory=Policy)
+    approvals: Approvals | None = None      # None: nothing is approved by hand
 
     def app(self) -> ASGIApp:
         routes = [
             Route("/", self.whole), Route("/live", self.live), Route("/status.json", self.status),
             Route("/healthz", self.health), Route("/pause", self.pause, methods=["POST"]),
-            Route("/resume", self.resume, methods=["POST"]),
+            Route("/resume", self.resume, methods=["POST"]), Route("/approve/{key}", self.approve, methods=["POST"]),
+            Route("/refuse/{key}", self.refuse, methods=["POST"]),
             Mount("/static", whole_files(StaticFiles(directory=STATIC_DIR))),
         ]
-        return OwnersOnly(Starlette(routes=routes, exception_handlers={HTTPException: _told}))
+        return OwnersOnly(Starlette(routes=routes, exception_handlers={HTTPException: _told, FednodeError: _refused}))
 
     async def whole(self, request: Request) -> Response:
         return HTMLResponse(templates.get_template("own.html").render(view=self._view()))
@@ -85,10 +90,25 @@ class Page:
         self.sharing.resume()
         return RedirectResponse("/", SEE_OTHER)
 
+    async def approve(self, request: Request) -> Response:
+        return self._decided(request, Verdict.APPROVED)
+
+    async def refuse(self, request: Request) -> Response:
+        return self._decided(request, Verdict.REFUSED)
+
+    def _decided(self, request: Request, verdict: Verdict) -> Response:
+        """Of the very source that was looked at: its sha256 is in the address."""
+        if self.approvals is None:
+            raise NotFound("this site approves nothing by hand", fix='write approve = "by-hand" into its policy')
+        self.approvals.decide(request.path_params["key"], verdict)
+        return RedirectResponse("/", SEE_OTHER)
+
     def _view(self) -> View:
+        snapshot = self.watcher.snapshot
         return View(
-            snapshot=self.watcher.snapshot, lines=self.transcript.lines, left=self.ledger.left,
+            snapshot=snapshot, lines=self.transcript.lines, left=self.ledger.left, policy=self.policy,
             ledger_trouble=self.ledger.trouble, switch=self.sharing.switch, now_s=self.clock.wall_s(),
+            reviews=tuple(map(self.approvals.review, snapshot.codes)) if self.approvals else (),
         )
 
 
@@ -106,11 +126,8 @@ class OwnersOnly:
                 headers.setdefault("Cache-Control", cache_rule(scope["path"], scope["query_string"]))
             await send(message)
 
-        try:
-            answer = _refusal(scope["method"], Headers(scope=scope))
-            await (answer or self._app)(scope, receive, guarded)
-        except FednodeError as error:       # the switch could not be written down
-            await _error(error.http_status, error.code, error.message, error.fix)(scope, receive, guarded)
+        answer = _refusal(scope["method"], Headers(scope=scope))
+        await (answer or self._app)(scope, receive, guarded)
 
 
 def _refusal(method: str, headers: Headers) -> Response | None:
@@ -131,6 +148,12 @@ async def _told(request: Request, error: Exception) -> Response:
     answer = _error(error.status_code, code, message, "the page is at /, its facts at /status.json")
     answer.headers.update(error.headers or {})
     return answer
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """What was asked for cannot be, or could not be written down."""
+    assert isinstance(error, FednodeError)
+    return _error(error.http_status, error.code, error.message, error.fix)
 
 
 def _error(status: int, code: str, message: str, fix: str) -> Response:

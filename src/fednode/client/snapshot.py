@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from fednode.client.approvals import Code
 from fednode.client.talk import Talk, TrainingConfig
 from fednode.core.records import Offer
 from fednode.core.status import RoundKind
@@ -64,6 +65,7 @@ class Snapshot:
     away_reason: str = ""
     offers: tuple[Offer, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)        # spec -> why it is not offered
+    codes: tuple[Code, ...] = ()    # that need the operator's approval, as they stood when it was last looked
     errand: Errand | None = None
     done: tuple[Errand, ...] = ()   # newest first
 
@@ -103,6 +105,10 @@ class Watcher:
     def offered(self, offers: tuple[Offer, ...], refused: Mapping[str, str]) -> None:
         self._renew(offers=offers, refused=dict(refused))
         self._after.offered(offers, refused)
+
+    def asks(self, codes: tuple[Code, ...]) -> None:
+        self._renew(codes=codes)
+        self._after.asks(codes)
 
     def registering(self, url: str) -> None:
         self._after.registering(url)

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from fednode.client.approvals import Code
+from fednode.core.policy import Policy
 from fednode.core.records import Offer
 from fednode.tasks.base import Partition, Site
 from fednode.wire.messages import AssignmentBody
@@ -30,14 +32,16 @@ class ClientSettings:
     token: str                              # join token; "": the central node's note on this machine
     ca: Path | None                         # PEM file of the authorities to trust; None: the system's
     is_summary_shared: bool = True          # whether offers hold the counts of this site's data
+    device: str = "cpu"                     # or cuda, cuda:1, mps; auto: the best that is there
     pin: str = ""                           # PEM of the one certificate to trust where there is no `ca`; "": none
+    policy: Policy = field(default_factory=Policy)      # its operator's word
 
     @property
     def site(self) -> Site:
         """What a task is told of it."""
         return Site(
             client=self.name, data=self.data, partition=self.partition, offline_sample=self.offline_sample,
-            threads=self.threads,
+            threads=self.threads, device=self.device,
         )
 
 
@@ -55,6 +59,10 @@ class Talk(Protocol):
 
     def offered(self, offers: tuple[Offer, ...], refused: Mapping[str, str]) -> None:
         """The tasks that this site can run; `refused`: spec -> why not (empty where tasks were named)."""
+        ...
+
+    def asks(self, codes: tuple[Code, ...]) -> None:
+        """What needs the operator's approval, with what they decided so far. Told after `offered`, where that is so."""
         ...
 
     def registering(self, url: str) -> None: ...

@@ -6,15 +6,17 @@ No web framework and no HTML: the same `View` fills the templates and `/status.j
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from fednode.client.approvals import Review, Verdict
 from fednode.client.ledger import PARAMS, Left
 from fednode.client.sharing import Switch
 from fednode.client.snapshot import Errand, Line, Snapshot, Step
 from fednode.core.data_summary import DataSummary
 from fednode.core.json import finite
+from fednode.core.policy import Policy
 from fednode.core.records import Offer
 from fednode.core.status import RoundKind
 
@@ -23,7 +25,7 @@ from fednode.core.status import RoundKind
 class Status:
     """At a glance. `code` is for programs and colours, `text` for people."""
 
-    code: str                       # starting, away, busy, paused, online
+    code: str                       # starting, away, busy, paused, waiting (for an approval), online
     text: str
     detail: str = ""
     since_s: float = 0.0            # wall time; 0: not known
@@ -57,10 +59,12 @@ class View:
     ledger_trouble: str
     switch: Switch
     now_s: float                    # wall time
+    policy: Policy
+    reviews: tuple[Review, ...] = ()        # of what needs the operator's approval
 
     @property
     def status(self) -> Status:
-        """The first of these that holds: cannot reach the central node, at work, paused, starting, online."""
+        """The first of these that holds: cannot reach the central node, at work, paused, starting, waiting, online."""
         snapshot, errand = self.snapshot, self.snapshot.errand
         if snapshot.away_since_s:
             return Status(
@@ -73,6 +77,8 @@ class View:
             return Status(code="paused", text="Sharing is paused", detail=IDLE_PAUSED, since_s=self.switch.since_s)
         if not snapshot.is_registered:
             return Status(code="starting", text="Starting", detail=self._starting(), since_s=snapshot.started_s)
+        if not snapshot.offers:
+            return Status(code="waiting", text="Waiting for your approval", detail=NOTHING_APPROVED)
         idle_since_s = snapshot.done[0].ended_s if snapshot.done else snapshot.started_s
         return Status(code="online", text="Online", detail="Waiting for work.", since_s=idle_since_s)
 
@@ -101,6 +107,14 @@ class View:
     def offers(self) -> list[tuple[Offer, DataSummary]]:
         return [(offer, DataSummary.of(offer)) for offer in self.snapshot.offers]
 
+    @property
+    def waiting(self) -> list[Review]:
+        return [review for review in self.reviews if review.code.verdict is Verdict.WAITING]
+
+    @property
+    def decided(self) -> list[Review]:
+        return [review for review in self.reviews if review.code.verdict is not Verdict.WAITING]
+
     def to_json(self) -> dict[str, Any]:
         """`/status.json`. Times are Unix seconds."""
         snapshot, status = self.snapshot, self.status
@@ -115,6 +129,14 @@ class View:
                 for offer in snapshot.offers
             ],
             "refused": dict(snapshot.refused),
+            "policy": {
+                "tasks": None if self.policy.tasks is None else list(self.policy.tasks),
+                "limits": self.policy.limits.to_json(), "is_by_hand": self.policy.is_by_hand,
+            },
+            "approvals": [
+                {**asdict(review.code), "before": review.before, "difference": list(review.difference)}
+                for review in self.reviews
+            ],
             "left": self._left_row(),
             "log": [{"at_s": line.at_s, "text": line.text} for line in self.lines],
         }
@@ -168,6 +190,7 @@ class View:
 
 
 IDLE_PAUSED = "No new work is taken. The central node knows why."
+NOTHING_APPROVED = "No task is offered before you approve one."
 BUSY_PAUSED = "Sharing is paused: this is finished and sent, and nothing new is taken."
 
 

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+def printable(text: str) -> str:
+    """On one line, whatever people put into the names of their files."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,5 +39,24 @@ class DataReport:
     problems: tuple[Problem, ...] = ()
 
     @property
-    def is_usable(self) -> bool:
-        return not any(problem.is_fatal for problem in self.problems)
+    def fatal(self) -> Problem | None:
+        """Why nothing can be trained on these data, where that is so."""
+        return next((problem for problem in self.problems if problem.is_fatal), None)
+
+    @property
+    def classes(self) -> list[str]:
+        return list(dict.fromkeys(name for counts in self.splits.values() for name in counts))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "splits": {split: dict(counts) for split, counts in self.splits.items()},
+            "skipped": [asdict(file) for file in self.skipped],
+            "problems": [asdict(problem) for problem in self.problems],
+        }
+
+    @staticmethod
+    def from_json(row: Mapping[str, Any]) -> DataReport:
+        return DataReport(
+            splits=row["splits"], skipped=tuple(SkippedFile(**file) for file in row["skipped"]),
+            problems=tuple(Problem(**problem) for problem in row["problems"]),
+        )

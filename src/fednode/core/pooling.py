@@ -30,7 +30,27 @@ def require_poolable(specs: Sequence[Metric], metrics: Metrics) -> None:
         try:
             FUNCTIONS[spec.combine](metrics.values[spec.source], DEFAULT_CUT)
         except TaskFailed as error:
-            raise TaskFailed(f"metric {spec.name!r}: {error.message}", fix=error.fix) from None
+            told = f"metric {spec.name!r} cannot be made of {_described(metrics.values[spec.source])}: {error.message}"
+            raise TaskFailed(told, fix=error.fix) from None
+
+
+def require_declared(specs: Sequence[Metric], metrics: Metrics) -> None:
+    """Raise TaskFailed where a value is made into no metric, or is a mean over no examples: nobody would see it."""
+    sources = {spec.source for spec in specs}
+    for name in sorted(metrics.values.keys() - sources):
+        raise TaskFailed(
+            f"evaluate() returns {name!r}, but `measures` are made of {', '.join(sorted(sources)) or 'nothing'}",
+            fix=f"add Metric(name={name!r}) to `measures`, or do not return it",
+        )
+    for spec in specs:
+        is_mean = isinstance(metrics.values.get(spec.source), float) and spec.combine != "sum"
+        if is_mean and not metrics.num_examples.get(spec.split):
+            fix = f"return Metrics(values=..., num_examples={{{spec.split!r}: how many}}), or a Sum of [part, all]"
+            raise TaskFailed(f"evaluate() returns {spec.source!r} as a mean, and not of how many examples", fix=fix)
+
+
+def _described(value: Value) -> str:
+    return "a number" if isinstance(value, float) else f"a {type(value).__name__} of shape {array_of(value).shape}"
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -43,6 +63,17 @@ def pool(specs: Sequence[Metric], evaluations: Mapping[str, Metrics]) -> list[Po
         if parts and (pooled := _pool_one(spec, parts, found)) is not None:
             found[spec.name] = pooled
     return [found[spec.name] for spec in specs if spec.name in found]
+
+
+def pooled_sum(spec: Metric, evaluations: Mapping[str, Metrics]) -> tuple[Value | None, tuple[str, ...]]:
+    """The Sum or Histogram that the metric is made of, added up in name order, and over whom; None: there is none."""
+    order = sorted(evaluations, key=str.encode)
+    fitting = _fitting(spec, [evaluations[name] for name in order])
+    values = [part.values[spec.source] for part in fitting]
+    if not values or isinstance(values[0], float):
+        return None, ()
+    names = tuple(name for name in order if any(evaluations[name] is part for part in fitting))
+    return _total(spec, values, [0] * len(values)), names
 
 
 def _fitting(spec: Metric, evaluations: Sequence[Metrics]) -> list[Metrics]:

@@ -13,6 +13,7 @@ from typing import Any, cast
 from fednode.core.json import JsonObject, sha256_of
 from fednode.core.metrics import Metric, Metrics, Pooled
 from fednode.core.params import Params
+from fednode.core.policy import Limits
 from fednode.core.status import AssignmentStatus, FailureCode, RoundKind, RoundStatus, RunStatus
 
 MAX_ATTEMPTS = 3
@@ -29,12 +30,17 @@ class Offer:
     supports: tuple[str, ...] = ()          # what a strategy may need, e.g. "proximal"
     default_rounds: int = 5
     summary: JsonObject = field(default_factory=dict)     # of the site's data: counts, no examples
+    classes: tuple[str, ...] = ()           # what its models tell apart, in the order of a confusion matrix
+    notice: str = ""                        # a sentence to be read wherever its models are shown
+    limits: Limits = field(default_factory=Limits)        # of the site: what it accepts of a run
 
     def to_json(self) -> JsonObject:
+        limits = self.limits.to_json()
         return {
             "task": self.task, "fingerprint": self.fingerprint, "schema": self.schema,
             "metrics": [metric.to_json() for metric in self.metrics], "supports": list(self.supports),
-            "default_rounds": self.default_rounds, "summary": self.summary,
+            "default_rounds": self.default_rounds, "summary": self.summary, "classes": list(self.classes),
+            "notice": self.notice, **({"limits": limits} if limits else {}),
         }
 
     @staticmethod
@@ -42,6 +48,8 @@ class Offer:
         fields = cast(dict[str, Any], dict(row))
         fields["metrics"] = tuple(Metric.from_json(metric) for metric in fields["metrics"])
         fields["supports"] = tuple(fields["supports"])
+        fields["classes"] = tuple(fields.get("classes", ()))
+        fields["limits"] = Limits(**(fields.get("limits") or {}))
         return Offer(**fields)
 
 
@@ -61,14 +69,23 @@ class RunConfig:
     seed: int
     clients: tuple[str, ...] = ()           # a fixed roster; empty: whoever offers the task
     start_model: str = ""                   # sha256 of the model to start from; empty: fresh
+    best_metric: str = ""                   # by which the best model is told; empty: the first one with a goal
+    patience: int | None = None             # rounds without a better model, after which it stops; None: never
+    keep_every: int = 1                     # every how many rounds a model is kept; 0: first, best and last only
 
     def to_json(self) -> JsonObject:
-        return cast(JsonObject, asdict(self) | {"clients": list(self.clients)})
+        """Without what fednode once did not know and nobody asked for: a config keeps its sha256 for ever."""
+        added = {name for name, usual in ADDED_TO_CONFIG.items() if getattr(self, name) == usual}
+        fields = {name: value for name, value in asdict(self).items() if name not in added}
+        return cast(JsonObject, fields | {"clients": list(self.clients)})
 
     @staticmethod
     def from_json(row: JsonObject) -> RunConfig:
         fields = cast(dict[str, Any], dict(row))
         return RunConfig(**(fields | {"clients": tuple(fields["clients"])}))
+
+
+ADDED_TO_CONFIG = {"best_metric": "", "patience": None, "keep_every": 1}      # since the first release
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +109,7 @@ class Round:
     """One attempt of one round: its cohort, what it is told, and the seconds of up-time that it has."""
 
     run_id: str
-    number: int                             # 0 = init, 1..rounds = train, rounds + 1 = evaluate
+    number: int                             # 0 = init, then train; the one after the last of these = evaluate
     attempt: int                            # from 1
     kind: RoundKind
     cohort: tuple[str, ...]                 # in name order
@@ -184,16 +201,27 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Best:
+    """The best model of a run, among those that were measured."""
+
+    metric: str                             # by which it is
+    round: int
+    value: float                            # pooled
+
+
+@dataclass(frozen=True, kw_only=True)
 class Position:
     """Where a run stands: its last checkpoint, the round that is open (if one is), the next attempt.
 
-    `next_round` is 0 before model 0, `rounds + 1` when only the last evaluation is missing.
+    `next_round` is 0 before model 0; `core/best.py` says of which kind it is.
     """
 
     checkpoint: Checkpoint | None
     open_round: Round | None
     next_round: int
     next_attempt: int
+    last_kind: RoundKind | None = None      # of the last committed round
+    best: Best | None = None                # of the models before the newest; only where the run has patience
 
 
 @dataclass(frozen=True, kw_only=True)

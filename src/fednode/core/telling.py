@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from fednode.core.units import number_text, seconds_text, size_text
+from fednode.core.units import count_text, number_text, seconds_text, size_text
 
 Fields: TypeAlias = Mapping[str, Any]
 NUM_NAMED = 8                   # of a list of clients; the rest are counted
 
 KINDS: Mapping[str, tuple[str, ...]] = {
     "runs": (
-        "run created", "run started", "run paused", "run resumed", "run ended", "run crashed",
+        "run created", "run started", "run paused", "run resumed", "run ended", "run crashed", "run deleted",
     ),
     "rounds": ("round opened", "round closed", "round committed", "round abandoned"),
     "reports": ("update received", "evaluation received", "progress", "late"),
@@ -96,6 +96,11 @@ def _ended(fields: Fields) -> str:
     return f"The run {verb}{_because(fields)}"
 
 
+def _deleted(fields: Fields) -> str:
+    models = count_text(fields["num_models"], "model")
+    return f"Run #{fields['number']} of {fields['task']} was deleted, with {models} and {fields['num_rows']:,} rows"
+
+
 def _update(fields: Fields) -> str:
     brought = f"{fields['num_examples']:,} examples, {size_text(fields['num_bytes'])}"
     return f"{fields['client']} sent its update of round {fields['round']} ({brought})"
@@ -124,6 +129,7 @@ _SENTENCES: Mapping[str, Callable[[Fields], str]] = {
     "run resumed": lambda f: "The run was resumed",
     "run ended": _ended,
     "run crashed": lambda f: f"The run crashed: {f['error']}",
+    "run deleted": _deleted,
     "round opened": _opened,
     "round closed": lambda f: f"{_round(f)} closed with {_brought(f)}",
     "round committed": _committed,

@@ -1,8 +1,8 @@
-"""The demo: a central node and its client nodes as real processes, HTTP on loopback, one run of MNIST, and then
-each client alone for comparison.
+"""The demo: a central node and its client nodes as real processes, HTTP on loopback, one run, and then each client
+alone for comparison.
 
-Nothing here is special to a demo except its choices: it starts what a person would start, and asks the central
-node for a run as the command line would. `process` holds one started process; `cli/demo.py` does the talking.
+Nothing here is special to a demo except its choices, which are in `tasks`: it starts what a person would start, and
+asks the central node for a run as the command line would. `process` holds one started process; `cli/demo.py` talks.
 """
 
 from __future__ import annotations
@@ -18,17 +18,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from fednode.child.child import Child
 from fednode.clock import SystemClock
+from fednode.core.data_report import DataReport
 from fednode.demo.process import Member
+from fednode.demo.tasks import DemoTask
 from fednode.errors import CannotConnect, DataError, NotFound, PortTaken, RunEnded, StoreLocked, TaskFailed, TimedOut
 from fednode.ports import Clock
 from fednode.settings import DEFAULT_PORT, read_note
+from fednode.tasks.base import Site
 from fednode.wire.http import Http, with_retries
 from fednode.wire.messages import RunRequest
 
 Event: TypeAlias = dict[str, Any]
-TASK, SPLIT, PARTITION_SEED, SEED = "mnist", "dirichlet:0.5", 0, 1
-TASK_CONFIG = {"learning_rate": 0.1, "batch_size": 16}
+PARTITION_SEED, SEED = 0, 1
 START_S, POLL_S, POLL_EVENTS_S = 60.0, 0.05, 2.0
 FINAL = ("completed", "failed", "cancelled")
 
@@ -37,11 +40,18 @@ FINAL = ("completed", "failed", "cancelled")
 class DemoSettings:
     """What a person may choose about the demo."""
 
+    task: DemoTask
+    rounds: int
+    data: Path | None = None            # None: the sample that comes with fednode
     clients: int = 3
-    rounds: int = 5
     port: int | None = None             # None: 5000, or a free one where that is taken
     state_dir: Path | None = None       # None: `demo/` below the user's state dir, `demo-2/` for a second one
     user_state_dir: Path
+
+    @property
+    def split(self) -> str:
+        """How the data is cut among the clients."""
+        return self.task.split if self.data else self.task.split_of_sample
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,7 @@ class Demo:
     state_dir: Path
     http: Http
     members: list[Member]
+    is_same_data: bool                  # as when this folder was used last: what was begun then may go on
 
     @property
     def models_dir(self) -> Path:
@@ -95,11 +106,14 @@ class Demo:
 
     async def _as_asked(self, settings: DemoSettings) -> list[dict[str, Any]]:
         """The runs of a demo with these settings that go on, or have come to a good end; newest first."""
+        if not self.is_same_data:
+            return []
         return [run for run in await self.http.request("GET", "/api/v1/runs") if _is_as_asked(run, settings)]
 
     async def _new_run(self, settings: DemoSettings, clients: list[str]) -> dict[str, Any]:
         request = RunRequest(
-            task=TASK, rounds=settings.rounds, task_config=TASK_CONFIG, seed=SEED, clients=clients,
+            task=settings.task.name, rounds=settings.rounds, task_config=dict(settings.task.config), seed=SEED,
+            clients=clients,
         )
         return dict(await self.http.request("POST", "/api/v1/runs", body=request))
 
@@ -129,8 +143,8 @@ class Demo:
 
 def _is_as_asked(run: dict[str, Any], settings: DemoSettings) -> bool:
     config, names = run["config"], client_names(settings.clients)
-    is_same = (run["task"], config["rounds"], config["seed"]) == (TASK, settings.rounds, SEED)
-    is_same_task = is_same and TASK_CONFIG.items() <= config["task_config"].items()
+    is_same = (run["task"], config["rounds"], config["seed"]) == (settings.task.name, settings.rounds, SEED)
+    is_same_task = is_same and settings.task.config.items() <= config["task_config"].items()
     is_of_ours = config["clients"] == names or config["clients"] in [[name] for name in names]
     return is_same_task and is_of_ours and run["status"] in ("queued", "running", "completed")
 
@@ -157,14 +171,42 @@ async def demo_federation(settings: DemoSettings, clock: Clock | None = None) ->
     _require_torch()
     async with AsyncExitStack() as stack:
         state_dir = stack.enter_context(_own_folder(settings))
+        is_same_data = _remember(settings.data, state_dir)
         members: list[Member] = []
         stack.push_async_callback(_stop_all, members)
         url, http = await _answering(members, state_dir, settings, clock)
         await stack.enter_async_context(http)
         for number, name in enumerate(client_names(settings.clients), 1):
             members.append(await _start_client(number, name, url, state_dir, settings))
-        await _wait_for_clients(http, members, settings.clients, clock)
-        yield Demo(url, state_dir, http, members)
+        await _wait_for_clients(http, members, settings, clock)
+        yield Demo(url, state_dir, http, members, is_same_data)
+
+
+async def look_at(settings: DemoSettings, clock: Clock) -> DataReport | None:
+    """What the task says of the named folder, file by file: what is decoded for it is there when clients start.
+
+    None without a folder, and of a task that has no reports. Raises DataError where nothing can be trained.
+    """
+    if settings.data is None:
+        return None
+    if not settings.data.is_dir():
+        raise DataError(f"the data folder {settings.data} is not there", fix="name the folder by --data")
+    child = Child(Site(client="demo", data=settings.data), clock)
+    try:
+        report = await child.report(settings.task.name)
+    finally:
+        await child.stop()
+    if report is not None and (fatal := report.fatal) is not None:
+        raise DataError(fatal.message, fix=fatal.fix)
+    return report
+
+
+def _remember(data: Path | None, state_dir: Path) -> bool:
+    """Whether it is the folder of the last time; from now on it is the last one."""
+    told, file = str(data.absolute() if data else ""), state_dir / "data"
+    before = file.read_text(errors="surrogateescape") if file.exists() else None
+    file.write_text(told, errors="surrogateescape")
+    return before == told
 
 
 def _require_torch() -> None:
@@ -244,9 +286,10 @@ async def _start_central(port: int, state_dir: Path, settings: DemoSettings) -> 
 
 async def _start_client(number: int, name: str, url: str, state_dir: Path, settings: DemoSettings) -> Member:
     args = [
-        "client", "--central", url, "--name", name, "--task", TASK, "--offline-sample",
-        "--partition", f"{number}/{settings.clients}", "--split", SPLIT, "--partition-seed", str(PARTITION_SEED),
-        "--state-dir", str(state_dir / "clients" / name),
+        "client", "--central", url, "--name", name, "--task", settings.task.name,
+        "--partition", f"{number}/{settings.clients}", "--split", settings.split,
+        "--partition-seed", str(PARTITION_SEED), "--state-dir", str(state_dir / "clients" / name),
+        *(["--data", str(settings.data)] if settings.data else ["--offline-sample"]),
     ]
     return await Member.start(f"client {name}", args, state_dir / "logs" / f"{name}.log", _env(settings))
 
@@ -273,12 +316,12 @@ async def _connect(url: str, central: Member, settings: DemoSettings, clock: Clo
     raise TimedOut(f"the central node did not answer within {START_S:.0f} s", fix=f"its log is {central.log}")
 
 
-async def _wait_for_clients(http: Http, members: list[Member], wanted: int, clock: Clock) -> None:
-    started_s = clock.now_s()
+async def _wait_for_clients(http: Http, members: list[Member], settings: DemoSettings, clock: Clock) -> None:
+    started_s, wanted = clock.now_s(), settings.clients
     while clock.now_s() - started_s < START_S:
         for member in members:
             member.require_running()
-        clients = await http.request("GET", "/api/v1/clients", params={"task": TASK})
+        clients = await http.request("GET", "/api/v1/clients", params={"task": settings.task.name})
         if sum(client["status"] in ("online", "busy") for client in clients) >= wanted:
             return
         await clock.sleep(POLL_S)

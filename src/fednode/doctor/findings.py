@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from fednode.core.data_report import DataReport
 from fednode.errors import FednodeError
 
 
@@ -24,6 +25,7 @@ class Finding:
     told: str
     fix: str = ""       # of what is not OK
     exit_code: int = 0  # of a FAIL: what the command ends with where this is the first
+    report: DataReport | None = None    # of a task that was asked for, where it has one
 
 
 def good(check: str, told: str) -> Finding:

@@ -22,7 +22,10 @@ BUILT_S = datetime(2026, 1, 1, tzinfo=UTC).timestamp()      # a clock that says 
 MIN_MEMORY_BYTES = 500_000_000
 MIN_OPEN_FILES = 4_096                                      # a connection a client, a file an update
 TOLD = ("fednode", "numpy", "pydantic", "SQLAlchemy", "fastapi", "uvicorn", "httpx2", "cryptography")
-IMPORT_TORCH = "import torch; print(torch.__version__, 'with CUDA' if torch.cuda.is_available() else 'on the CPU')"
+IMPORT_TORCH = (
+    "import torch; from fednode.tasks.devices import described, devices;"
+    "print(f'{torch.__version__}, devices: ' + ', '.join(map(described, devices())))"
+)
 NO_TORCH = "pip install 'fednode[torch]'"
 
 

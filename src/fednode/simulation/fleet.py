@@ -6,9 +6,11 @@ Its deployed twin is `central/fleet.py`; both serve `rounds.py`. Where visits ar
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from fednode.core.metrics import Metrics
 from fednode.core.params import Params
@@ -18,18 +20,22 @@ from fednode.ports import Clock
 from fednode.simulation.workplaces import Workplace
 from fednode.store.memory import MemoryStore
 from fednode.tasks.base import Site
+from fednode.tasks.state_dirs import StateDir, StateDirs
 from fednode.visit import order_of
 
 
 class InProcessFleet:
     """Simulated clients: a site each, no network, no waiting."""
 
-    def __init__(self, sites: Mapping[str, Site], workplace: Workplace, store: MemoryStore, clock: Clock) -> None:
-        """`sites` by client name; they are the roster."""
+    def __init__(
+        self, sites: Mapping[str, Site], workplace: Workplace, store: MemoryStore, clock: Clock, state_dir: Path
+    ) -> None:
+        """`sites` by client name; they are the roster. Below `state_dir` each has a folder for what it keeps."""
         self._sites = sites
         self._workplace = workplace
         self._store = store
         self._clock = clock
+        self._state_dir = state_dir
         self._free = asyncio.Semaphore(workplace.size)
 
     async def gather(self, run: Run, num_needed: int, attempt: int) -> tuple[str, ...]:
@@ -49,6 +55,7 @@ class InProcessFleet:
                 outcome = await visit
                 if not outcome.is_missing:
                     await self._store.report(round_, outcome)
+                    self._keep_state(round_, outcome)
                 yield outcome
         finally:
             await _end(visits)
@@ -62,10 +69,28 @@ class InProcessFleet:
         async with self._free:
             onlooker = _Onlooker(self._store, self._clock, round_, client, self._clock.now_s() + round_.budget_s)
             try:
-                outcome = await self._workplace.visit(order, self._sites[client], params, onlooker)
+                state = self._fresh_state(client, round_)
+                outcome = await self._workplace.visit(order, self._sites[client], params, onlooker, state)
             finally:
                 onlooker.is_stopped = True
         return _too_late(outcome, round_) if onlooker.is_late else outcome
+
+    def _fresh_state(self, client: str, round_: Round) -> StateDir:
+        """Of a visit that begins; what one before it left in vain is gone."""
+        state = StateDir(folder=self._left(client), before=self._kept(client).before(round_.run_id, round_.number))
+        shutil.rmtree(state.folder, ignore_errors=True)
+        return state
+
+    def _keep_state(self, round_: Round, outcome: Outcome) -> None:
+        """What a visit left counts with its update, and else never: as at a client node."""
+        if outcome.update is not None:
+            self._kept(outcome.client).keep(round_.run_id, round_.number, self._left(outcome.client))
+
+    def _left(self, client: str) -> Path:
+        return self._state_dir / client / "left"
+
+    def _kept(self, client: str) -> StateDirs:
+        return StateDirs(self._state_dir / client / "state", is_durable=False)
 
 
 @dataclass

@@ -8,20 +8,24 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import ValidationError
 
 from fednode.child.link import is_child
 from fednode.clock import SystemClock
+from fednode.core.best import best_measure, best_of
 from fednode.core.ids import is_name
 from fednode.core.journal import JournalRow
 from fednode.core.metrics import Pooled
 from fednode.core.params import Params
+from fednode.core.records import Best, Run
 from fednode.core.status import RunStatus
 from fednode.errors import BadConfig, UsageError
 from fednode.ports import Clock
@@ -34,6 +38,7 @@ from fednode.store.records import Event
 from fednode.strategies.base import Strategy
 from fednode.strategies.registry import StrategyType, own_strategy
 from fednode.tasks.base import Site, Task
+from fednode.tasks.devices import prepare
 from fednode.tasks.partition import parse_partition
 from fednode.tasks.registry import load_task
 from fednode.wire.messages import RunRequest
@@ -49,9 +54,10 @@ class Simulation:
 
     run_id: str
     status: str                             # completed, paused or failed
-    reason: str                             # one sentence, where it is not completed
+    reason: str                             # one sentence: why it is not completed, or was so before its last round
     rounds: int                             # committed train rounds
     metrics: dict[str, float]
+    best: Best | None                       # which model that was; None: nothing was measured by which one could be
     model_sha256: str | None                # None where the run ended before it had a model
     params: Params | None = field(repr=False)
     seconds: float
@@ -75,38 +81,39 @@ def simulate(
     min_updates: int | None = None,
     cohort_fraction: float = 1.0,
     seed: int | None = None,
+    best_metric: str | None = None,
+    patience: int | None = None,
     workers: int = 1,
     threads: int = 1,
+    device: str = "cpu",
     deadline_s: float = 600.0,
+    state_dir: Path | str | None = None,
     on_event: OnEvent | None = None,
 ) -> Simulation:
     """Train `task` with simulated clients, and return when the run has ended. Works in a notebook too.
 
     `clients` is a number (they are called client-1, client-2, ...) or names; each gets its part of `data`, cut by
     `split` in the order given. `workers`: processes that train side by side; any number gives the same bits, and
-    1 stays in this process. `threads`: of each worker's numeric libraries. `deadline_s`: what one visit may take.
+    1 stays in this process. `threads`: of each worker's numeric libraries. `device`: cpu, cuda, cuda:1, mps, or auto.
+    `deadline_s`: what one visit may take. `state_dir`: where clients keep what stays with them; None: nowhere for long.
     `strategy`: a name, file.py:Class, or a Strategy (its class, with `strategy_config`, or an instance).
+    `patience`: rounds without a better model, by `best_metric`, after which it stops; None: never.
     `on_event` is called for every event of the run with a dict: `seq, wall_s, what, run_id, fields`.
 
-    Raises BadConfig, NotFound, DataError and their kin before anything is trained; a run whose clients fail is
-    returned with its status and reason.
+    Raises BadConfig, NotFound, DataError and their kin before anything is trained; what fails later is its result.
     """
     _require_no_child()
-    names = _names(clients)
-    kind, settings = _strategy(strategy, strategy_config)
+    names, (kind, settings) = _names(clients), _strategy(strategy, strategy_config)
     plan = _Plan(
-        task=task,
-        strategy=kind,
+        task=task, strategy=kind, num_workers=min(_at_least(1, "workers", workers), len(names)),
         request=_request(
             task="task", rounds=rounds, task_config=dict(task_config or {}), strategy=kind.name,
-            strategy_config=settings, min_updates=min_updates, cohort_fraction=cohort_fraction,
-            deadline_s=deadline_s, seed=secrets.randbits(SEED_BITS) if seed is None else seed,
+            strategy_config=settings, min_updates=min_updates, cohort_fraction=cohort_fraction, deadline_s=deadline_s,
+            seed=secrets.randbits(SEED_BITS) if seed is None else seed, best_metric=best_metric, patience=patience,
         ),
-        sites=_sites(names, data, split, partition_seed, offline_sample, _at_least(0, "threads", threads)),
-        num_workers=min(_at_least(1, "workers", workers), len(names)),
-        on_event=on_event,
+        sites=_sites(names, data, split, partition_seed, offline_sample, _at_least(0, "threads", threads), device),
+        state_dir=_folder(state_dir), on_event=on_event,
     )
-    _require_enough(plan)
     return _blocking(lambda: _play(plan, SystemClock()))
 
 
@@ -119,6 +126,7 @@ class _Plan:
     request: RunRequest
     sites: Mapping[str, Site]               # by client name, in the order of the partition
     num_workers: int
+    state_dir: Path | None
     on_event: OnEvent | None
 
 
@@ -129,18 +137,30 @@ async def _play(plan: _Plan, clock: Clock) -> Simulation:
     try:
         offer = await workplace.offer(next(iter(plan.sites.values())))
         config = complete_config(plan.request, offer, len(plan.sites), plan.request.seed or 0, plan.strategy)
+        _require_enough(config.min_updates, len(plan.sites))
         run = await store.create_run(config, offer.metrics)
         run = await store.move_run(run.id, RunStatus.RUNNING)
-        fleet = InProcessFleet(plan.sites, workplace, store, clock)
-        await run_rounds(run, plan.strategy.bind(config.strategy_config), fleet, store)
+        with _state_dir(plan) as state_dir:
+            fleet = InProcessFleet(plan.sites, workplace, store, clock, state_dir)
+            await run_rounds(run, plan.strategy.bind(config.strategy_config), fleet, store)
     finally:
         await workplace.close()
     return await _result(store, run.id, clock.now_s() - start_s)
 
 
+@contextmanager
+def _state_dir(plan: _Plan) -> Iterator[Path]:
+    if plan.state_dir is not None:
+        yield plan.state_dir
+        return
+    with TemporaryDirectory(prefix="fednode-state-") as folder:
+        yield Path(folder)
+
+
 def _workplace(plan: _Plan, clock: Clock) -> Workplace:
     """One worker stays in this process. Children load the task themselves, so this process imports no framework."""
     if plan.num_workers == 1:
+        prepare(next(iter(plan.sites.values())).device)     # before the task's file imports torch
         return ThisProcess(load_task(plan.task))
     spec = plan.task if isinstance(plan.task, str) else _spec_of(plan.task)
     return Children(spec, next(iter(plan.sites.values())), plan.num_workers, clock)
@@ -165,6 +185,7 @@ async def _result(store: MemoryStore, run_id: str, seconds: float) -> Simulation
         reason=run.reason,
         rounds=checkpoint.round if checkpoint else 0,
         metrics=_numbers(pooled.get(checkpoint.round, ())) if checkpoint else {},
+        best=_best(run, pooled),
         model_sha256=checkpoint.model_sha256 if checkpoint else None,
         params=checkpoint.state.params if checkpoint else None,
         seconds=seconds,
@@ -172,6 +193,13 @@ async def _result(store: MemoryStore, run_id: str, seconds: float) -> Simulation
         history=[_numbers(pooled[model_round]) for model_round in sorted(pooled)],
         journal=await store.journal(run_id),
     )
+
+
+def _best(run: Run, pooled: Mapping[int, Sequence[Pooled]]) -> Best | None:
+    measure = best_measure(run.config, run.metrics)
+    scores = {number: _numbers(found) for number, found in pooled.items()}
+    name = measure.name if measure else ""
+    return best_of(measure, {n: found[name] for n, found in scores.items() if name in found}) if measure else None
 
 
 def _numbers(pooled: Sequence[Pooled]) -> dict[str, float]:
@@ -234,17 +262,21 @@ def _at_least(least: int, what: str, number: int) -> int:
 
 
 def _sites(
-    names: Sequence[str], data: Path | str | None, split: str, partition_seed: int, offline_sample: bool, threads: int
+    names: Sequence[str], data: Path | str | None, split: str, partition_seed: int, offline_sample: bool, threads: int,
+    device: str,
 ) -> dict[str, Site]:
     """One data folder, cut into as many parts as there are clients, in their order. Raises BadConfig."""
-    folder = None if data is None else Path(data).expanduser().absolute()
     return {
         name: Site(
-            client=name, data=folder, offline_sample=offline_sample, threads=threads,
+            client=name, data=_folder(data), offline_sample=offline_sample, threads=threads, device=device,
             partition=parse_partition(f"{index}/{len(names)}", split, partition_seed),
         )
         for index, name in enumerate(names, start=1)
     }
+
+
+def _folder(path: Path | str | None) -> Path | None:
+    return None if path is None else Path(path).expanduser().absolute()
 
 
 def _request(**fields: Any) -> RunRequest:
@@ -257,12 +289,12 @@ def _request(**fields: Any) -> RunRequest:
         raise BadConfig(f"{where} = {first['input']!r}: {first['msg']}", fix=f"correct {where!r}") from None
 
 
-def _require_enough(plan: _Plan) -> None:
-    needed = plan.request.min_updates or 1
-    if needed > len(plan.sites):
+def _require_enough(min_updates: int, num_clients: int) -> None:
+    """A served run waits for the clients that it needs; here nobody else will come."""
+    if min_updates > num_clients:
         raise BadConfig(
-            f"min_updates = {needed}, but there are only {len(plan.sites)} clients",
-            fix=f"simulate more clients, or lower min_updates to {len(plan.sites)}",
+            f"min_updates = {min_updates}, but there are only {num_clients} clients",
+            fix=f"simulate more clients, or lower min_updates to {num_clients}",
         )
 
 

@@ -28,7 +28,9 @@ from fednode.core.records import Failure, Offer, Outcome
 from fednode.core.status import FailureCode
 from fednode.ports import Clock
 from fednode.tasks.base import Site, Task
+from fednode.tasks.devices import placed
 from fednode.tasks.registry import TaskType, offer_of
+from fednode.tasks.state_dirs import StateDir
 from fednode.visit import Observer, Order, run_visit
 from fednode.wire.codec import write_params
 
@@ -47,7 +49,9 @@ class Workplace(Protocol):
         """Load the task and check the site's data. Raises what the task raises."""
         ...
 
-    async def visit(self, order: Order, site: Site, params: Params | None, observer: Observer) -> Outcome:
+    async def visit(
+        self, order: Order, site: Site, params: Params | None, observer: Observer, state: StateDir
+    ) -> Outcome:
         """Execute one visit. `observer` is called in this event loop, but for `is_cancelled`."""
         ...
 
@@ -63,12 +67,14 @@ class ThisProcess:
         self._bound: dict[str, Task] = {}
 
     async def offer(self, site: Site) -> Offer:
-        return await in_thread(lambda: offer_of(self._task, site))
+        return await in_thread(lambda: offer_of(self._task, placed(site)))
 
-    async def visit(self, order: Order, site: Site, params: Params | None, observer: Observer) -> Outcome:
+    async def visit(
+        self, order: Order, site: Site, params: Params | None, observer: Observer, state: StateDir
+    ) -> Outcome:
         task = self._bind(order.config)
         told = _ToldInLoop(observer, asyncio.get_running_loop())
-        return await in_thread(lambda: _run(task, site, order, params, told))
+        return await in_thread(lambda: _run(task, site, order, params, told, state))
 
     async def close(self) -> None:
         self._bound.clear()
@@ -80,9 +86,11 @@ class ThisProcess:
         return self._bound[key]
 
 
-def _run(task: Task, site: Site, order: Order, params: Params | None, observer: Observer) -> Outcome:
+def _run(
+    task: Task, site: Site, order: Order, params: Params | None, observer: Observer, state: StateDir
+) -> Outcome:
     try:
-        return run_visit(task, site, order, params, observer)
+        return run_visit(task, placed(site), order, params, observer, state)
     except BaseException as error:      # SystemExit and its kin would end a child; here they cost a visit too
         reason = f"the task raised {type(error).__name__}: {error}"
         failure = Failure(client=order.client, code=FailureCode.TASK_ERROR, reason=reason)
@@ -149,13 +157,15 @@ class Children:
         offers = await asyncio.gather(*(child.offer(self._spec, site=site) for child in self._all))
         return offers[0]
 
-    async def visit(self, order: Order, site: Site, params: Params | None, observer: Observer) -> Outcome:
+    async def visit(
+        self, order: Order, site: Site, params: Params | None, observer: Observer, state: StateDir
+    ) -> Outcome:
         self._num_visits += 1
         update_file = self._spool.folder(params) / f"update-{self._num_visits}.safetensors"
         child = self._idle.pop()
         try:
             params_file = self._spool.file(order.base_model, params)
-            outcome = await child.visit(self._spec, order, params_file, update_file, observer, site=site)
+            outcome = await child.visit(self._spec, order, params_file, update_file, observer, site=site, state=state)
             return _in_memory(outcome)
         finally:
             self._idle.append(child)

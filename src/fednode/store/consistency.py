@@ -15,13 +15,14 @@ import numpy as np
 from sqlalchemy import Connection, select
 
 from fednode.core import journal
+from fednode.core.best import best_measure, num_trained
 from fednode.core.journal import JournalRow, check_chain
 from fednode.core.json import JsonObject
 from fednode.core.params import Params
 from fednode.core.records import Round, Run
 from fednode.core.status import AssignmentStatus, RoundKind, RoundStatus, RunStatus, is_final
 from fednode.errors import StoreDamaged
-from fednode.store import clients, rows, rules, schema
+from fednode.store import clients, retention, rows, rules, schema
 
 RESTORE = "restore the state dir from a backup"
 NO_PARAMS = Params({"none": np.zeros(0, np.float32)})       # outcomes are compared without their params
@@ -67,7 +68,7 @@ def _of_run(c: Connection, row: Any, run: Run) -> Iterator[Fault]:
         yield from unreadable
         attempts += [] if unreadable else [rows.round_from(found)]
     models = {m.round: m for m in c.execute(select(schema.model).where(schema.model.c.run_id == run.id))}
-    kept = Kept(run=run, attempts=attempts, models=models)
+    kept = Kept(run=run, attempts=attempts, models=models, num_trained=_num_trained(c, run))
     for told in (*_of_rounds(kept), *_of_models(c, kept), *_of_clients(c, kept)):
         yield Fault(check="rows", told=f"{name}: {told}")
     for told in _of_journal(c, kept):
@@ -90,6 +91,7 @@ class Kept:
     run: Run
     attempts: Sequence[Round]           # by number and attempt
     models: dict[int, Any]              # rows, by round
+    num_trained: int                    # rounds until it ends: all that were planned, or those until its patience ended
     by_key: dict[tuple[int, int], Round] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -111,7 +113,7 @@ def _of_rounds(kept: Kept) -> Iterator[str]:
     live = [r for r in kept.attempts if r.status in rules.LIVE_ROUND]
     if len(live) > 1 or (live and live[0] is not kept.attempts[-1]):
         yield f"{rules.describe(live[0])} is {live[0].status}, and a later one was opened"
-    status, last = kept.run.status, kept.run.config.rounds + 1
+    status, last = kept.run.status, 1 + kept.num_trained
     if live and is_final(status):
         yield f"it is {status}, and {rules.describe(live[0])} is {live[0].status}"
     if status is RunStatus.COMPLETED and last not in numbers:
@@ -119,6 +121,14 @@ def _of_rounds(kept: Kept) -> Iterator[str]:
     for round_ in kept.attempts:
         if round_.kind is not (kind := _kind_of(round_.number, last)):
             yield f"{rules.describe(round_)} is of kind {round_.kind}, where {kind} is due"
+
+
+def _num_trained(c: Connection, run: Run) -> int:
+    """By its config, and where it has patience by what was measured."""
+    config, measure = run.config, best_measure(run.config, run.metrics)
+    if config.patience is None or measure is None:
+        return config.rounds
+    return num_trained(config, measure, retention.values_of(c, run), rows.last_committed(c, run.id))
 
 
 def _kind_of(number: int, last: int) -> RoundKind:

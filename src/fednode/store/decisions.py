@@ -18,8 +18,10 @@ from fednode.core.pooling import pool
 from fednode.core.records import Outcome, Round, Run, RunConfig, evaluations_of
 from fednode.core.status import AssignmentStatus, RoundStatus, RunStatus, is_final, move
 from fednode.failpoints import reach
-from fednode.store import events, reports, rows, rules, schema
+from fednode.store import events, reports, retention, rows, rules, schema
 from fednode.store.rows import Load
+
+NUMBERED = (schema.run, schema.deleted_run)     # a number is given once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +41,9 @@ class NewModel:
 def create_run(
     c: Connection, run_id: str, config: RunConfig, metrics: tuple[Metric, ...], model_id: str, wall_s: float
 ) -> Run:
-    """A queued run; with a start model its round 0 is committed at once. Raises NotFound."""
+    """A queued run; with a start model its round 0 is committed at once. Raises NotFound, Freed."""
     start = start_model(c, config.start_model, model_id) if config.start_model else None
-    number = (c.execute(select(func.max(schema.run.c.number))).scalar() or 0) + 1
+    number = 1 + max(c.execute(select(func.max(table.c.number))).scalar() or 0 for table in NUMBERED)
     run = Run(id=run_id, number=number, config=config, metrics=metrics)
     c.execute(insert(schema.run).values(**rows.run_values(run), created_s=wall_s))
     rows.write_journal(c, run_id, journal.created(run))
@@ -55,10 +57,12 @@ def create_run(
 
 
 def start_model(c: Connection, sha256: str, model_id: str) -> NewModel:
-    """A model that is there already, as the start of another run."""
+    """A model that is there already, as the start of another run. Raises NotFound, Freed."""
     row = c.execute(select(schema.model).where(schema.model.c.sha256 == sha256)).first()
     if row is None:
         raise rules.no_model(sha256)
+    if not retention.is_there(c, sha256):
+        raise rules.freed(sha256)
     return NewModel(id=model_id, sha256=sha256, num_bytes=row.num_bytes, num_params=row.num_params)
 
 
@@ -159,8 +163,9 @@ def commit_round(
     _set_round(c, now, RoundStatus.COMMITTED, wall_s)
     sha256 = made.sha256 if made is not None else round_.base_model
     rows.write_event(c, events.round_committed(round_, final, pooled, sha256), wall_s)
+    freed = retention.free_models(c, run, wall_s)
     reach("round.written", round_.number)
-    return [*old_memory, *_update_files(c, round_.run_id, round_.number)]
+    return [*old_memory, *freed, *_update_files(c, round_.run_id, round_.number)]
 
 
 def abandon_round(

@@ -6,6 +6,7 @@ What only SQLite does is in `sqlite.py`, what only PostgreSQL does in `postgres.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -55,18 +56,16 @@ def migrate(
 
     Raises VersionMismatch where a newer fednode wrote them, StoreDamaged where this is no store.
     """
-    config = _config(migrations)
-    head = ScriptDirectory.from_config(config).get_current_head() or ""
+    config, head = _config(migrations), newest_revision(migrations)
     try:
         with engine.begin() as connection:
             found = revision_of(connection, database.name)
-            if found is not None:
-                require_known_revision(found, database.name, migrations, way_back=database.way_back)
             if found == head:
                 return
             if found is None:
                 on_new()
             else:
+                require_known_revision(found, database.name, migrations, way_back=database.way_back)
                 database.keep_before(head)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
@@ -77,7 +76,7 @@ def migrate(
 
 def newest_revision(migrations: Path = MIGRATIONS) -> str:
     """That of the tables which this fednode makes."""
-    return ScriptDirectory.from_config(_config(migrations)).get_current_head() or ""
+    return _scripts(migrations).get_current_head() or ""
 
 
 def revision_of(connection: Connection, name: Path | str) -> str | None:
@@ -100,12 +99,18 @@ def require_known_revision(
             f"{name} holds no tables", fix="restore the state dir from a backup; if there never was a run, just start"
         )
     try:
-        ScriptDirectory.from_config(_config(migrations)).get_revision(revision)
+        _scripts(migrations).get_revision(revision)
     except CommandError:
         raise VersionMismatch(
             f"{name} was written by a newer fednode (its revision {revision} is unknown here)",
             fix=f"upgrade fednode, or {way_back}",
         ) from None
+
+
+@cache
+def _scripts(migrations: Path) -> ScriptDirectory:
+    """Read once a process."""
+    return ScriptDirectory.from_config(_config(migrations))
 
 
 def _config(migrations: Path) -> Config:

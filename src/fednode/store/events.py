@@ -39,6 +39,12 @@ def run_moved(run: Run, old: RunStatus) -> Story:
     return _of_run(run, what, {"from": old.value, "reason": run.reason})
 
 
+def run_deleted(run: Run, num_models: int, num_rows: int) -> Story:
+    """Not about a run: there is none any more."""
+    fields: dict[str, Json] = {"number": run.number, "task": run.config.task, "num_models": num_models}
+    return Story(what="run deleted", run_id="", fields={**fields, "num_rows": num_rows})
+
+
 def round_opened(round_: Round) -> Story:
     return _of_round(round_, "round opened", {"kind": round_.kind.value, "cohort": list(round_.cohort)})
 

@@ -7,6 +7,8 @@ from sqlalchemy import Connection, Engine, func, insert, select
 from fednode.errors import StoreLocked
 from fednode.store.schema import leadership
 
+_LATEST = select(func.max(leadership.c.epoch))      # made once: asked in every transaction
+
 
 def lead(engine: Engine, holder: str, wall_s: float) -> int:
     """Begin an epoch; earlier ones can write nothing any more."""
@@ -27,4 +29,4 @@ def require_leader(connection: Connection, *, epoch: int) -> None:
 
 
 def _latest(connection: Connection) -> int:
-    return connection.execute(select(func.max(leadership.c.epoch))).scalar() or 0
+    return connection.execute(_LATEST).scalar() or 0

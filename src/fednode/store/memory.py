@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from fednode.core import journal
+from fednode.core.best import best_pooled
 from fednode.core.ids import make_id
 from fednode.core.journal import JournalRow
 from fednode.core.json import JsonObject
@@ -65,6 +66,7 @@ class _Run:
     journal: list[JournalRow] = field(default_factory=list)
     checkpoint: Checkpoint | None = None
     last_committed: int = -1
+    last_kind: RoundKind | None = None
 
     @property
     def live(self) -> _Round | None:
@@ -136,7 +138,8 @@ class MemoryStore:
         attempts = [attempt for number, attempt in kept.rounds if number == next_round]
         return Position(
             checkpoint=kept.checkpoint, open_round=live.record if live else None,
-            next_round=next_round, next_attempt=1 + max(attempts, default=0),
+            next_round=next_round, next_attempt=1 + max(attempts, default=0), last_kind=kept.last_kind,
+            best=best_pooled(kept.record, kept.pooled, before=kept.checkpoint.round) if kept.checkpoint else None,
         )
 
     async def open_round(self, round_: Round) -> Round:
@@ -178,7 +181,7 @@ class MemoryStore:
         if round_.kind is not RoundKind.INIT:
             kept.pooled[round_.model_round] = pooled
         live.finish(RoundStatus.COMMITTED)
-        kept.last_committed = round_.number
+        kept.last_committed, kept.last_kind = round_.number, round_.kind
         _forget_finished(kept)
         self._tell(events.round_committed(live.record, final, pooled, sha256))
 
@@ -330,7 +333,7 @@ class MemoryStore:
     def _save_start(self, kept: _Run, state: State) -> None:
         round_ = rules.start_round(kept.record)
         kept.rounds[0, 1] = _Round(record=round_, budget_left_s=0.0, assignments={})
-        kept.last_committed = 0
+        kept.last_committed, kept.last_kind = 0, round_.kind
         self._save_checkpoint(kept, round_, state)
 
     def _tell(self, story: Story) -> None:

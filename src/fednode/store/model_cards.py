@@ -13,8 +13,9 @@ from fednode.core.json import JsonObject
 from fednode.core.records import Run
 from fednode.core.status import RoundStatus
 from fednode.store import rows
-from fednode.store.queries import ModelView, Queries
+from fednode.store.queries import ModelView, Queries, marked
 from fednode.store.reports import POOLED
+from fednode.store.retention import DiskUse, disk_use
 from fednode.store.schema import metric, model, round_, run, update
 from fednode.store.sql import SqlStore
 
@@ -56,6 +57,10 @@ class ModelCards:
         counted = _of_run(select(func.count()).select_from(model), run_id)
         return await self._store.read(lambda c: int(c.execute(counted).scalar_one()))
 
+    async def disk_use(self, run_id: str | None) -> DiskUse:
+        """Of the models of one run, or of all."""
+        return await self._store.read(lambda c: disk_use(c, run_id))
+
     async def card(self, ref: str) -> ModelCard:
         """Raises NotFound."""
         found = await self._queries.model(ref)
@@ -75,14 +80,14 @@ def _page(c: Connection, run_id: str | None, limit: int, offset: int) -> list[Mo
     """Ids grow with time, so the key itself has the order: no page costs more than its rows."""
     newest_first = model.c.id.desc() if run_id is None else model.c.round.desc()
     found = c.execute(_of_run(_models(), run_id).order_by(newest_first).limit(limit).offset(offset)).all()
-    return _with_metrics(c, [_view(row) for row in found])
+    return marked(c, _with_metrics(c, [_view(row) for row in found]))
 
 
 def _view(row: Any) -> ModelView:
     return ModelView(
         id=row.id, sha256=row.sha256, run_id=row.run_id, run_number=row.run_number, task=row.task,
         fingerprint=row.fingerprint, round=row.round, num_bytes=row.num_bytes, num_params=row.num_params,
-        parent=row.parent, committed_s=row.committed_s, metrics={},
+        parent=row.parent, committed_s=row.committed_s, metrics={}, freed_s=row.freed_s,
     )
 
 
@@ -104,7 +109,7 @@ def _card(c: Connection, found: ModelView) -> ModelCard:
     lineage = _lineage(c, found)
     oldest = lineage[-1] if lineage else found
     return ModelCard(
-        model=found, run=rows.get_run(c, found.run_id), lineage=tuple(_with_metrics(c, lineage)),
+        model=found, run=rows.get_run(c, found.run_id), lineage=tuple(marked(c, _with_metrics(c, lineage))),
         is_whole=_parent(c, oldest) is None, contributions=tuple(_contributions(c, found)),
     )
 

@@ -16,15 +16,18 @@ from sqlalchemy import Column, Connection, Select, and_, func, select
 from fednode.core.journal import JournalRow
 from fednode.core.json import Json
 from fednode.core.records import Run
+from fednode.core.status import RunStatus, is_final
 from fednode.errors import NotFound
 from fednode.ports import Clock
 from fednode.store import rows, rules
 from fednode.store.alone import AloneTable, alone_of
+from fednode.store.confusions import ConfusionView, confusion_of
 from fednode.store.curves import CurvesView, PooledCurves, curves_of, pooled_curves_of
 from fednode.store.records import Event
 from fednode.store.reports import POOLED
+from fednode.store.retention import BEST, FINAL, is_there, marks_of
 from fednode.store.run_views import RunView, run_views
-from fednode.store.schema import event, journal, metric, model, run
+from fednode.store.schema import deleted_run, event, journal, metric, model, run
 from fednode.store.sql import SqlStore
 
 MAX_EVENTS = 1_000              # in one answer
@@ -61,6 +64,8 @@ class ModelView:
     parent: str                             # sha256 of the model that it was made from; "": none
     committed_s: float
     metrics: Mapping[str, float]
+    freed_s: float | None = None            # its params are not kept since then; None: they are here
+    marks: tuple[str, ...] = ()             # best, newest, final
 
 
 class Queries:
@@ -91,6 +96,12 @@ class Queries:
         """`12`, `#12`, an id or a unique prefix of one. Raises NotFound."""
         return await self._store.read(lambda c: _resolve_run(c, ref))
 
+    async def unfinished_runs(self) -> list[str]:
+        """Ids of the runs that have not ended."""
+        open_ = [status.value for status in RunStatus if not is_final(status)]
+        wanted = select(run.c.id).where(run.c.status.in_(open_))
+        return await self._store.read(lambda c: list(c.execute(wanted).scalars()))
+
     async def metric_points(
         self, run_id: str, *, name: str | None = None, client: str | None = None, phase: str | None = None,
         from_round: int = 0,
@@ -104,6 +115,10 @@ class Queries:
     async def curves(self, ref: str, name: str | None, max_points: int, from_round: int) -> CurvesView:
         """One metric over the rounds, as `curves_of` says. Raises NotFound."""
         return await self._store.read(lambda c: curves_of(c, _resolve_run(c, ref), name, max_points, from_round))
+
+    async def confusion(self, ref: str, of: str | None, model_round: int | None, client: str) -> ConfusionView:
+        """What a model of the run takes for what, as `confusion_of` says. Raises NotFound."""
+        return await self._store.read(lambda c: confusion_of(c, _resolve_run(c, ref), of, model_round, client))
 
     async def pooled_curves(self, runs: Sequence[Run], name: str | None, max_points: int) -> PooledCurves:
         """The same metric of several runs, as `pooled_curves_of` says. Raises NotFound."""
@@ -123,7 +138,7 @@ class Queries:
         return await self._store.read(lambda c: _last_models(c, task))
 
     async def model(self, ref: str) -> ModelView:
-        """By id, sha256, or a unique prefix of either. Raises NotFound."""
+        """By id, sha256, or a unique prefix of either; or `12:best`, `12:final`, `12:7` of a run. Raises NotFound."""
         return await self._store.read(lambda c: _resolve_model(c, ref))
 
     async def events(self, after: int = 0, limit: int = 200, run_id: str = "") -> list[Event]:
@@ -155,11 +170,17 @@ def _resolve_run(c: Connection, ref: str) -> Run:
     number = ref.removeprefix("#")
     if number.isascii() and number.isdigit():
         found = list(c.execute(select(run).where(run.c.number == int(number[:9]))))
+        if not found and _is_deleted(c, int(number[:9])):
+            raise NotFound(f"run #{number} was deleted", fix="`fednode runs` lists those that are there")
     else:
         found = _by_prefix(c, select(run), run.c.id, ref)
     if not found:
         raise rules.no_run(ref)
     return rows.run_from(_only(found, "run", ref))
+
+
+def _is_deleted(c: Connection, number: int) -> bool:
+    return c.execute(select(deleted_run.c.id).where(deleted_run.c.number == number)).first() is not None
 
 
 # --- metrics -----------------------------------------------------------------------------------------------
@@ -196,7 +217,7 @@ def _models() -> Select[Any]:
 def _model_views(c: Connection, wanted: Select[Any]) -> list[ModelView]:
     found = c.execute(wanted.order_by(model.c.committed_s.desc(), run.c.number.desc(), model.c.round.desc())).all()
     metrics = {run_id: _pooled_numbers(c, run_id) for run_id in {row.run_id for row in found}}
-    return [replace(_model_from(row), metrics=metrics[row.run_id].get(row.round, {})) for row in found]
+    return marked(c, [replace(_model_from(row), metrics=metrics[row.run_id].get(row.round, {})) for row in found])
 
 
 def _last_models(c: Connection, task: str) -> list[ModelView]:
@@ -211,17 +232,45 @@ def _model_from(row: Any) -> ModelView:
     return ModelView(
         id=row.id, sha256=row.sha256, run_id=row.run_id, run_number=row.run_number, task=row.task,
         fingerprint=row.fingerprint, round=row.round, num_bytes=row.num_bytes, num_params=row.num_params,
-        parent=row.parent, committed_s=row.committed_s, metrics={},
+        parent=row.parent, committed_s=row.committed_s, metrics={}, freed_s=row.freed_s,
     )
 
 
+def marked(c: Connection, views: Sequence[ModelView]) -> list[ModelView]:
+    """The views with what stands out among them. Params that another row still names are here."""
+    marks = {run_id: marks_of(c, run_id) for run_id in {view.run_id for view in views}}
+    freed = {view.sha256 for view in views if view.freed_s is not None and not is_there(c, view.sha256)}
+    return [
+        replace(view, marks=marks[view.run_id].of(view.round), freed_s=view.freed_s if view.sha256 in freed else None)
+        for view in views
+    ]
+
+
 def _resolve_model(c: Connection, ref: str) -> ModelView:
+    if ":" in ref:
+        return _model_of_run(c, *ref.rsplit(":", 1))
     found = _by_prefix(c, _models(), model.c.id, ref) or _by_prefix(c, _models(), model.c.sha256, ref)
     if not found:
         raise rules.no_model(ref)
     by_sha256 = {row.sha256: row for row in found}      # one model may have several rows: where it was made, started
     row = _only(list(by_sha256.values()), "model", ref)
     return _model_views(c, _models().where(model.c.id == row.id))[0]
+
+
+def _model_of_run(c: Connection, ref: str, which: str) -> ModelView:
+    """`12:best`, `12:final` (the newest as long as it trains), `12:7`. Raises NotFound."""
+    of_run = _resolve_run(c, ref)
+    marks = marks_of(c, of_run.id)
+    rounds = {BEST: marks.best.round if marks.best else -1, FINAL: marks.newest}
+    number = int(which[:9]) if which.isascii() and which.isdigit() else rounds.get(which, -1)
+    found = _model_views(c, _models().where(model.c.run_id == of_run.id, model.c.round == number))
+    if not found:
+        what = f"{which} model" if which in rounds else f"model {which!r}"
+        raise NotFound(
+            f"run #{of_run.number} has no {what}", fix=f"take {of_run.number}:best, :final or a round: "
+            f"`fednode models --run {of_run.number}` lists them",
+        )
+    return found[0]
 
 
 def _event_from(row: Any) -> Event:

@@ -287,5 +287,8 @@ def write_event(c: Connection, story: Story, wall_s: float) -> None:
     c.execute(insert(schema.event).values(values))
 
 
+_LAST_EVENT = select(func.max(schema.event.c.seq))      # made once: asked in every transaction
+
+
 def last_event_seq(c: Connection) -> int:
-    return c.execute(select(func.max(schema.event.c.seq))).scalar() or 0
+    return c.execute(_LAST_EVENT).scalar() or 0

@@ -11,7 +11,7 @@ from dataclasses import replace
 from fednode.core.metrics import Metrics
 from fednode.core.records import Assignment, Outcome, Round, Run
 from fednode.core.status import AssignmentStatus, RoundKind, RoundStatus, RunStatus
-from fednode.errors import AlreadyReported, IllegalMove, NotFound, RoundClosed, RunHalted, StoreError, Withdrawn
+from fednode.errors import AlreadyReported, Freed, IllegalMove, NotFound, RoundClosed, RunHalted, StoreError, Withdrawn
 
 LIVE_ROUND = (RoundStatus.OPEN, RoundStatus.CLOSED)
 UNREPORTED = (AssignmentStatus.WAITING, AssignmentStatus.LEASED, AssignmentStatus.WITHDRAWN)
@@ -114,6 +114,13 @@ def no_run(ref: str) -> NotFound:
 
 def no_model(sha256: str) -> NotFound:
     return NotFound(f"there is no model {sha256!r}", fix="`fednode models` lists them")
+
+
+def freed(sha256: str) -> Freed:
+    return Freed(
+        f"the params of model {sha256[:12]} are not kept any more",
+        fix="take the best, the final or another model of its run: `fednode models --run` lists them",
+    )
 
 
 def no_assignment(round_: Round, client: str) -> NotFound:

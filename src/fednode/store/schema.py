@@ -63,6 +63,14 @@ run = Table(
     Column("ended_s", Float),
 )
 
+deleted_run = Table(            # whose rows are gone: its number is never given again
+    "deleted_run", metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("id", Text, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("deleted_s", Float, nullable=False),
+)
+
 round_ = Table(
     "round", metadata,
     Column("run_id", Text, ForeignKey("run.id"), primary_key=True),
@@ -151,6 +159,7 @@ model = Table(
     Column("parent", Text, nullable=False),             # sha256 of the model before; "": none
     Column("memory", Text, nullable=False),             # the strategy memory's file; "": none, or superseded
     Column("committed_s", Float, nullable=False),
+    Column("freed_s", Float),                           # its file went then; NULL: it is there
     Index("model_of_round", "run_id", "round", unique=True),
     Index("model_by_sha256", "sha256"),
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -18,26 +18,28 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from fednode.core.ids import make_id
 from fednode.core.json import JsonObject
 from fednode.core.metrics import Metric, Metrics
 from fednode.core.params import Params
-from fednode.core.records import Assignment, Checkpoint, Offer, Outcome, Position, Round, Run, RunConfig, State
+from fednode.core.records import Assignment, Offer, Outcome, Position, Round, Run, RunConfig, State
 from fednode.core.status import RunStatus
 from fednode.errors import Conflict, RoundClosed, StoreLocked
 from fednode.failpoints import reach
 from fednode.ports import Clock
-from fednode.store import clients, decisions, events, reports, rows, rules, schema
+from fednode.store import clients, decisions, deletion, events, reports, retention, rows, rules, schema
 from fednode.store.bell import Bell
 from fednode.store.decisions import NewModel
+from fednode.store.deletion import Deletion
 from fednode.store.events import Story
 from fednode.store.leadership import require_leader
 from fednode.store.lock import StateLock
 from fednode.store.opening import Opened, database_of, prepare
 from fednode.store.params_files import update_name
+from fednode.store.positions import position_of
 from fednode.store.recall import Recall
 from fednode.store.records import Blob, ClientRecord
 from fednode.store.reports import Placed
@@ -67,7 +69,8 @@ class SqlStore:
         self._turns: WeakValueDictionary[tuple[str, int, int, str], asyncio.Lock] = WeakValueDictionary()
         self._under_way: set[asyncio.Task[Any]] = set()
         self._by_secret: Recall[ClientRecord] = Recall(MAX_RECALLED)
-        self._sizes: Recall[int] = Recall(MAX_RECALLED)         # of models: no row of theirs ever changes
+        self._sizes: Recall[int] = Recall(MAX_RECALLED)         # of models that have their file
+        self._models_turn = asyncio.Lock()
         self._is_closed = False
 
     @staticmethod
@@ -134,10 +137,14 @@ class SqlStore:
         """Why it waits; "" clears."""
         await self._write(decisions.set_reason, run_id, reason)
 
+    async def delete_run(self, run_id: str) -> Deletion:
+        """Its rows, and its files. Raises NotFound, IllegalMove, Conflict."""
+        return await self._to_its_end(self._delete_in_turn(run_id))
+
     # --- the loop's verbs ----------------------------------------------------------------------------
 
     async def position(self, run_id: str) -> Position:
-        return await self.read(lambda c: self._position(c, run_id))
+        return await self.read(lambda c: position_of(c, self._files, run_id))
 
     async def open_round(self, round_: Round) -> Round:
         folder = self._in_thread(self._files.make_folder, update_name(round_, ""))
@@ -156,12 +163,7 @@ class SqlStore:
         return closed_with
 
     async def commit_round(self, round_: Round, outcomes: Sequence[Outcome], state: State | None) -> None:
-        made = None if state is None else await self._in_thread(self._save_state, round_, state)
-        load, wall_s = self._loader(outcomes), self._clock.wall_s()
-        unneeded = await self._write(decisions.commit_round, round_, outcomes, made, load, wall_s)
-        reach("round.committed", round_.number)
-        await self._tidy(unneeded)
-        reach("round.tidied", round_.number)
+        await self._to_its_end(self._commit_in_turn(round_, outcomes, state))
 
     async def abandon_round(self, round_: Round, outcomes: Sequence[Outcome], reason: str) -> None:
         load, wall_s = self._loader(outcomes), self._clock.wall_s()
@@ -175,11 +177,7 @@ class SqlStore:
 
         The same again is fine. Raises AlreadyReported, Withdrawn, RoundClosed.
         """
-        # To its end, whatever becomes of who asked: between file and row nobody may step in.
-        report = asyncio.ensure_future(self._report_in_turn(round_, outcome, blob))
-        self._under_way.add(report)
-        report.add_done_callback(self._under_way.discard)
-        await asyncio.shield(report)
+        await self._to_its_end(self._report_in_turn(round_, outcome, blob))
 
     async def report_evaluation(self, round_: Round, client: str, metrics: Metrics) -> None:
         """What a client measured before it trains; the first one counts. In a round of kind `evaluate`: its report."""
@@ -265,11 +263,9 @@ class SqlStore:
         return self._files.model_path(sha256)
 
     async def model_bytes(self, sha256: str) -> int:
-        """The size of the model's file. Raises NotFound."""
-        sized = select(schema.model.c.num_bytes).where(schema.model.c.sha256 == sha256).limit(1)
-        found: int | None = await self._sizes.of(sha256, lambda: self.read(lambda c: c.execute(sized).scalar()))
-        if found is None:
-            raise rules.no_model(sha256)
+        """The size of the model's file. Raises NotFound, Freed."""
+        found = await self._sizes.of(sha256, lambda: self.read(lambda c: retention.file_size(c, sha256)))
+        assert found is not None, "else it was raised"
         return found
 
     async def record_event(self, what: str, fields: JsonObject, run_id: str = "") -> None:
@@ -292,6 +288,27 @@ class SqlStore:
                 now = await self.round(round_.run_id, round_.number, round_.attempt)
                 await self._write(rows.write_event, events.late(now, outcome.client), self._clock.wall_s())
                 raise
+
+    async def _commit_in_turn(self, round_: Round, outcomes: Sequence[Outcome], state: State | None) -> None:
+        """One at a time: a model that this one frees may be, by its bytes, what another run is about to name."""
+        load, wall_s = self._loader(outcomes), self._clock.wall_s()
+        async with self._models_turn:
+            made = None if state is None else await self._in_thread(self._save_state, round_, state)
+            unneeded = await self._write(decisions.commit_round, round_, outcomes, made, load, wall_s)
+            reach("round.committed", round_.number)
+            await self._free(unneeded)
+            reach("round.tidied", round_.number)
+
+    async def _delete_in_turn(self, run_id: str) -> Deletion:
+        async with self._models_turn:
+            deleted = await self._write(deletion.delete_run, run_id, self._clock.wall_s())
+            reach("run.deleted")
+            await self._free(deleted.files)
+            return deleted
+
+    async def _free(self, names: Sequence[str]) -> None:
+        self._sizes.forget()
+        await self._tidy(names)
 
     async def _report(self, round_: Round, outcome: Outcome, blob: Blob | None) -> None:
         if outcome.update is None:
@@ -335,24 +352,6 @@ class SqlStore:
             num_params=state.params.manifest.num_params, memory=memory,
         )
 
-    def _position(self, c: Connection, run_id: str) -> Position:
-        rows.get_run(c, run_id)
-        next_round = rows.last_committed(c, run_id) + 1
-        attempts = rows.rounds_of(c, run_id, schema.round_.c.number == next_round)
-        return Position(
-            checkpoint=self._checkpoint(c, run_id), open_round=rows.live_round(c, run_id),
-            next_round=next_round, next_attempt=1 + max((round_.attempt for round_ in attempts), default=0),
-        )
-
-    def _checkpoint(self, c: Connection, run_id: str) -> Checkpoint | None:
-        table = schema.model
-        newest = select(table).where(table.c.run_id == run_id).order_by(table.c.round.desc()).limit(1)
-        row = c.execute(newest).first()
-        if row is None:
-            return None
-        state = self._files.read_state(row.sha256, row.memory)
-        return Checkpoint(run_id=run_id, round=row.round, state=state, model_sha256=row.sha256)
-
     def _loader(self, given: Sequence[Outcome]) -> rows.Load:
         """Params of updates: those at hand as they are, the others mapped from their files."""
         at_hand = {outcome.client: outcome.update.params for outcome in given if outcome.update is not None}
@@ -373,12 +372,18 @@ class SqlStore:
             raise as_store_error(error) from error
 
     async def _change_client(self, work: Callable[..., T], *values: object) -> T:
-        """`work`, to its end whatever becomes of who asked: an old secret must not be recalled after it."""
-        change = asyncio.ensure_future(self._write(work, *values))
-        self._under_way.add(change)
-        change.add_done_callback(self._under_way.discard)
-        change.add_done_callback(lambda _: self._by_secret.forget())
-        return await asyncio.shield(change)
+        """`work`; an old secret must not be recalled after it."""
+        return await self._to_its_end(self._write(work, *values), then=self._by_secret.forget)
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, T], then: Callable[[], None] | None = None) -> T:
+        """`work`, whatever becomes of who asked: between a file and its row nobody may step in."""
+        task = asyncio.ensure_future(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())     # heard, though nobody waits
+        if then is not None:
+            task.add_done_callback(lambda _: then())
+        return await asyncio.shield(task)
 
     async def _write(self, work: Callable[..., T], *values: object, **named: object) -> T:
         return await self._writer.write(lambda c: work(c, *values, **named))

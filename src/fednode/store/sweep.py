@@ -12,8 +12,9 @@ from fednode.store.schema import model, round_, update
 
 
 def named_files(c: Connection) -> Named:
-    """Every model, each run's last memory, the updates of rounds that may still be committed."""
-    paths = {model_name(sha256) for sha256 in c.execute(select(model.c.sha256)).scalars()}
+    """Every model that is kept, each run's last memory, the updates of rounds that may still be committed."""
+    kept = select(model.c.sha256).where(model.c.freed_s.is_(None))
+    paths = {model_name(sha256) for sha256 in c.execute(kept).scalars()}
     paths.update(c.execute(select(model.c.memory).where(model.c.memory != "")).scalars())
     open_rounds: set[str] = set()
     for run in rows.all_runs(c):

@@ -17,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError
 
+from fednode.core.data_report import DataReport
 from fednode.core.json import JsonObject
 from fednode.core.metrics import Metric, Metrics
 from fednode.core.params import Params
 from fednode.core.records import Update
 from fednode.errors import BadConfig, FieldErrors, TaskFailed
+from fednode.tasks.state_dirs import StateDir
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float64]
@@ -48,6 +50,7 @@ class Site:
     partition: Partition | None = None
     offline_sample: bool = False    # use the sample bundled with fednode
     threads: int = 1                # 0: as many as there are cores
+    device: str = "cpu"             # where to compute: cpu, cuda, cuda:1, mps; a task is never told `auto`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +79,21 @@ class Visit:
     seed: int                       # of this client in this round
     client_seed: int                # of this client in this run: for what is drawn once
     round: int
-    state_dir: Path | None = None   # stays at this client between rounds; None in a simulation without one
+    state: StateDir | None = None   # see `state_dir`
     report: Callable[[int, Mapping[str, float]], None] = field(default=_say_nothing)   # (epoch from 1, local metrics)
     is_cancelled: Callable[[], bool] = field(default=_never)
+
+    @property
+    def state_dir(self) -> Path:
+        """A folder of this client alone that stays from round to round of a run, as its last visit left it.
+
+        What a visit writes there counts once its update is reported: a visit that is repeated finds what the first
+        one found, and what an evaluation without training writes is dropped. Nothing of it ever leaves the site. Of a
+        run that has ended it is deleted. Raises TaskFailed in a Visit made by hand without `state`.
+        """
+        if self.state is None:
+            raise TaskFailed("this visit has no state dir", fix="make it as Visit(..., state=StateDir(folder=...))")
+        return self.state.open()
 
 
 class Cancelled(Exception):
@@ -92,6 +107,7 @@ class Picture:
     height: int
     width: int
     channels: int = 1
+    is_drawn: bool = False          # by hand, ink (255) on paper (0): Try it has a sheet for it, of 28 x 28
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -127,8 +143,11 @@ class Task(ABC):
     measures: ClassVar[tuple[Metric, ...]] = (Metric(name="accuracy"), Metric(name="loss", goal="min"))
     supports: ClassVar[tuple[str, ...]] = ()            # what strategies may need, e.g. "proximal"
     default_rounds: ClassVar[int] = 5
-    picture: ClassVar[Picture | None] = None            # what `predict` takes; None: nobody can try this task's models
+    picture: Picture | None = None      # what `predict` takes, set in __init__ if the config decides; None: no trying
     classes: ClassVar[tuple[str, ...]] = ()             # what they tell apart, in the order of `predict`'s columns
+    notice: ClassVar[str] = ""                          # a sentence to be read wherever its models are shown or tried
+
+    device: str = "cpu"                                 # where `predict` computes; whoever asks it may name another
 
     def __init__(self, config: TrainConfig | None = None) -> None:
         self.config: Any = self.Config() if config is None else config
@@ -149,12 +168,33 @@ class Task(ABC):
         """A summary of the site's data (counts, never examples). Raises DataError where it cannot be used."""
         return {}
 
+    def report(self, site: Site) -> DataReport | None:
+        """All that is to be said of the site's data, file by file; it stays there. None: `check` says it all."""
+        return None
+
     def predict(self, params: Params, pictures: Bytes) -> Floats:
         """The probability of each class, (n, classes), for pictures (n, *picture.shape)."""
         raise TaskFailed(
             f"the task {type(self).__name__} declares what its models predict, and not how",
             fix="define predict(self, params, pictures) in its class",
         )
+
+    def picture_from_file(self, content: bytes) -> Bytes:
+        """One picture, *picture.shape, as `dataset` makes it of such a file.
+
+        Raises NotAPicture, as `pictures.decode` does, where the file is none.
+        """
+        raise TaskFailed(
+            f"the task {type(self).__name__} reads no files of pictures",
+            fix="define picture_from_file(self, content) in its class, or send whole numbers",
+        )
+
+    def explain(self, params: Params, pictures: Bytes, labels: NDArray[np.int64]) -> Floats | None:
+        """Heat maps, (n, height, width) from 0 to 1: what in each picture speaks for its label, an index of `classes`.
+
+        They may be coarser than the pictures: whoever shows them stretches them. None: the task has no such maps.
+        """
+        return None
 
     def samples(self) -> Samples | None:
         """Pictures to try its models with at once; None: it brings none."""

@@ -16,15 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from fednode.core.data_report import DataReport, Problem
 from fednode.core.json import JsonObject
 from fednode.core.metrics import Histogram, Metric, Split
 from fednode.core.params import Params
 from fednode.core.records import Update
 from fednode.errors import DataError
-from fednode.tasks.base import Site, TrainConfig, Visit
-from fednode.tasks.chest_xray_folder import CLASSES, XrayFolder, usable
-from fednode.tasks.chest_xray_synthetic import SYNTHETIC, synthetic
+from fednode.tasks.base import Bytes, Picture, Samples, Site, TrainConfig, Visit
+from fednode.tasks.chest_xray_files import CLASSES, LAYOUT
+from fednode.tasks.chest_xray_folder import XrayFolder, look, usable
+from fednode.tasks.chest_xray_synthetic import SYNTHETIC, Synthetic, synthetic, synthetic_samples
 from fednode.tasks.picture_cache import LabelledSquares, PictureCache
+from fednode.tasks.pictures import decode
 from fednode.tasks.torch_task import TorchTask
 
 if TYPE_CHECKING:
@@ -72,6 +75,7 @@ class ChestXray(TorchTask):
     Config = Config
     default_rounds = 30
     classes = CLASSES
+    notice = "Not a medical device: no answer of this model says anything about a person's health."
     splits: ClassVar[tuple[Split, ...]] = ("test", "val")
     measures = (
         Metric(name="auc", combine="auc", of="scores"),
@@ -85,6 +89,7 @@ class ChestXray(TorchTask):
 
     def __init__(self, config: TrainConfig | None = None) -> None:
         super().__init__(config)
+        self.picture = Picture(height=self.config.image_size, width=self.config.image_size)
         self._folder = lru_cache(FOLDERS_KEPT)(self._read_folder)
         self._class_balance = [1.0] * len(CLASSES)        # set by each visit, for the loss of its training
 
@@ -93,18 +98,23 @@ class ChestXray(TorchTask):
 
         return MODELS[self.config.model](self.config.image_size)
 
-    def dataset(self, site: Site, split: str) -> LabelledSquares:
+    def dataset(self, site: Site, split: str) -> LabelledSquares | Synthetic:
         if site.offline_sample:
-            return synthetic(split, self.config.image_size)
-        images = self._folder(site.data).split(split)
+            return synthetic(split, self.config.image_size, "" if site.partition else site.client)
+        folder = self._folder(site.data)
+        images = folder.split(split, site.partition.count if site.partition else 1)
         return LabelledSquares(
-            squares=self._cache().squares(), rows=[image.row for image in images],
+            squares=folder.squares, rows=[image.row for image in images],
             targets=np.array([image.label for image in images], np.int64),
             groups=[image.patient for image in images],
         )
 
-    def groups(self, dataset: LabelledSquares) -> Sequence[str]:
+    def groups(self, dataset: LabelledSquares | Synthetic) -> Sequence[str]:
         return dataset.groups
+
+    def is_per_client(self, site: Site) -> bool:
+        """Of synthetic pictures, where no partition cuts them, each client has its own."""
+        return site.offline_sample and site.partition is None
 
     def optimizer(self, model: nn.Module) -> Optimizer:
         import torch
@@ -113,7 +123,7 @@ class ChestXray(TorchTask):
 
     def train(self, params: Params, visit: Visit) -> Update:
         """Each class weighs the same at this site, however many images it has of it."""
-        self._class_balance = _balanced(self._targets(visit.site))
+        self._class_balance = _balanced(self._labels(visit.site, "train"))
         return super().train(params, visit)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -133,17 +143,43 @@ class ChestXray(TorchTask):
         }
 
     def check(self, site: Site) -> JsonObject:
-        """Images and patients of each split and class, and where they come from."""
-        return {**super().check(site), "source": SYNTHETIC if site.offline_sample else "the site's files"}
+        """Images of each split and class, how many files cannot be used, and where they come from."""
+        labels = {split: self._labels(site, split) for split in ("train", *self.splits)}
+        counts = {f"{split}_examples": len(found) for split, found in labels.items()}
+        splits = {split: _by_class(found) for split, found in labels.items()}
+        if site.offline_sample:
+            return {**counts, **splits, "source": SYNTHETIC}
+        num_skipped = len(self._folder(site.data).report.skipped)
+        return {**counts, **splits, "skipped_files": num_skipped, "source": "the site's files"}
+
+    def report(self, site: Site) -> DataReport:
+        """The site's whole folder, before any partition."""
+        if site.offline_sample:
+            found = {split: synthetic(split, self.config.image_size).targets for split in ("train", *self.splits)}
+            return DataReport(
+                splits={split: _by_class(labels) for split, labels in found.items()}, problems=(_SYNTHETIC_TOLD,)
+            )
+        if site.data is None:
+            return DataReport(problems=(_NONE_NAMED,))
+        return look(site.data, self._cache()).report
+
+    def picture_from_file(self, content: bytes) -> Bytes:
+        return decode(content, self.config.image_size)
+
+    def samples(self) -> Samples:
+        """Synthetic ones: no child's X-ray is fednode's to show."""
+        return synthetic_samples(self.config.image_size, CLASSES)
 
     def _read_folder(self, data: Path | None) -> XrayFolder:
-        return usable(_named(data), self._cache())
+        if data is None:
+            raise DataError(_NONE_NAMED.message, fix=_NONE_NAMED.fix)
+        return usable(data, self._cache())
 
     def _cache(self) -> PictureCache:
         return PictureCache(self.config.image_size)
 
-    def _targets(self, site: Site) -> NDArray[np.int64]:
-        part = self.part(site, "train")
+    def _labels(self, site: Site, split: str) -> NDArray[np.int64]:
+        part = self.part(site, split)
         labels = part.examples.labels()
         assert labels is not None
         return labels if part.rows is None else labels[part.rows]
@@ -155,10 +191,14 @@ def _balanced(targets: NDArray[np.int64]) -> list[float]:
     return [float(len(targets) / ((counts > 0).sum() * count)) if count else 1.0 for count in counts]
 
 
-def _named(data: Path | None) -> Path:
-    if data is None:
-        raise DataError(
-            "chest X-rays come from a folder, and none is named",
-            fix="name by --data the folder that holds chest_xray/{train,test}/{NORMAL,PNEUMONIA}",
-        )
-    return data
+def _by_class(labels: NDArray[np.int64]) -> dict[str, int]:
+    return {name: int((labels == label).sum()) for label, name in enumerate(CLASSES)}
+
+
+_NONE_NAMED = Problem(
+    code="no_folder", is_fatal=True, message="chest X-rays come from a folder, and none is named",
+    fix=f"name by --data the folder that holds {LAYOUT}",
+)
+_SYNTHETIC_TOLD = Problem(
+    code="synthetic", message=f"no folder is looked at: {SYNTHETIC}", fix="name by --data a folder of X-rays",
+)

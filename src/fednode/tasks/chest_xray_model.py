@@ -36,7 +36,7 @@ class Radiograph(nn.Module):
 
 
 def _moved(grey: Tensor) -> Tensor:
-    turn, zoom_x, zoom_y, shift_x, shift_y = torch.empty(5, len(grey)).uniform_(-1, 1)
+    turn, zoom_x, zoom_y, shift_x, shift_y = torch.empty(5, len(grey), device=grey.device).uniform_(-1, 1)
     cos, sin = torch.cos(turn * MAX_TURN), torch.sin(turn * MAX_TURN)
     wide, high = 1 + zoom_x * MAX_ZOOM, 1 + zoom_y * MAX_ZOOM
     rows = [cos * wide, -sin * high, 2 * MAX_SHIFT * shift_x, sin * wide, cos * high, 2 * MAX_SHIFT * shift_y]
@@ -45,7 +45,7 @@ def _moved(grey: Tensor) -> Tensor:
 
 
 def _gamma(grey: Tensor) -> Tensor:
-    power = torch.exp(torch.empty(len(grey), 1, 1, 1).uniform_(-MAX_GAMMA, MAX_GAMMA))
+    power = torch.exp(torch.empty(len(grey), 1, 1, 1, device=grey.device).uniform_(-MAX_GAMMA, MAX_GAMMA))
     return grey.clamp_min(1e-4).pow(power)
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from fednode.core.json import JsonObject
 from fednode.core.metrics import Metric, Sum
-from fednode.tasks.base import Samples, Site, TrainConfig
+from fednode.tasks.base import Bytes, Samples, Site, TrainConfig
 from fednode.tasks.mnist_data import NUM_DIGITS, PICTURE, bundled_samples, load_whole
 from fednode.tasks.torch_task import TorchTask
 
@@ -70,6 +70,11 @@ class Mnist(TorchTask):
     def check(self, site: Site) -> JsonObject:
         """Images of each digit in each split, and where they come from."""
         return {**super().check(site), "source": load_whole(site, "train").source}
+
+    def picture_from_file(self, content: bytes) -> Bytes:
+        from fednode.tasks.mnist_pictures import digit_in
+
+        return digit_in(content)
 
     def samples(self) -> Samples:
         """One test image of each digit."""

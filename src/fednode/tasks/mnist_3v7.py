@@ -88,6 +88,11 @@ class Mnist3v7(Task):
         scores = _Layer.of(params).scores(_pixels(pictures))
         return np.stack([scores, 1 - scores], axis=1)
 
+    def picture_from_file(self, content: bytes) -> Bytes:
+        from fednode.tasks.mnist_pictures import digit_in
+
+        return digit_in(content)
+
     def samples(self) -> Samples:
         """Four test images of each digit."""
         return bundled_samples((THREE, SEVEN), num_each=4)

@@ -28,7 +28,7 @@ from fednode.errors import DataError, FednodeError
 from fednode.tasks.base import Bytes, Picture, Samples, Site
 from fednode.tasks.partition import partition_indices
 
-PICTURE = Picture(height=28, width=28)
+PICTURE = Picture(height=28, width=28, is_drawn=True)
 IMAGE_SHAPE = PICTURE.shape
 NUM_DIGITS = 10
 SAMPLE_DIR = Path(__file__).with_name("samples")

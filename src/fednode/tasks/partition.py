@@ -39,13 +39,13 @@ def parse_partition(text: str, split: str = "iid", seed: int = 0) -> Partition:
 def partition_indices(
     labels: NDArray[Any] | None,
     num_examples: int,
-    partition: Partition,
+    partition: Partition | None,
     *,
     groups: Sequence[Any] | None = None,
     is_test: bool = False,
     min_examples: int = 1,
 ) -> Indices:
-    """Ascending indices of this site's part; over all parts they are disjoint and complete.
+    """Ascending indices of this site's part; over all parts they are disjoint and complete. None: all of them.
 
     `iid` deals shuffled examples; `dirichlet:ALPHA` cuts each label by shares drawn from a symmetric Dirichlet
     distribution (Hsu et al. 2019, arXiv:1909.06335); `shards:N` deals N stretches of the examples sorted by label
@@ -55,6 +55,8 @@ def partition_indices(
 
     Raises BadConfig (no such part or split), DataError (too few examples or groups for that many parts).
     """
+    if partition is None:
+        return np.arange(num_examples)
     name, value = _require_valid(partition)
     if is_test:
         name, min_examples = "iid", 1

@@ -3,7 +3,7 @@
 Two files a size: `<size>.pixels` holds one square after the other, `<size>.index` a record for each file that was
 seen. A file that has not changed since is not even read again; a copy of it elsewhere is read and not decoded. All
 client nodes of a user share the cache, so one at a time adds to it. What a crash or a loss of power leaves there is
-found by its checksum, and decoded anew.
+found by its checksum, and decoded anew. Where nothing can be kept, squares are held in memory, and that is said.
 """
 
 from __future__ import annotations
@@ -16,19 +16,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import structlog
 import xxhash
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
-from fednode.errors import DataError
 from fednode.tasks.base import Bytes
 from fednode.tasks.pictures import NotAPicture, decode, read_file
 
 RECORD = np.dtype([("stamp", "V16"), ("digest", "V16"), ("row", "<i8"), ("check", "<u8")])
 CHUNK = 256                     # files that are decoded before any is written: bounds memory, and what a crash costs
+MANY = 500                      # new files whose decoding takes long enough to be told of
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class Found:
 
     path: Path
     digest: bytes               # 16 bytes: of the file's content
-    row: int                    # its square in the cache
+    row: int                    # its square among all of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,14 @@ class Skipped:
 
     path: Path
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """What was found of some files, and the squares that its rows count: whoever holds them needs the cache no more."""
+
+    files: tuple[Found | Skipped, ...]      # in the order that was asked for
+    squares: Bytes                          # (all that the cache has, size, size), read-only
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,90 +85,107 @@ class _Look:
     square: Bytes | None        # None: the cache has one of this content
 
 
+class _Record(NamedTuple):
+    """A file that was seen, and where its square lies."""
+
+    stamp: bytes
+    digest: bytes
+    row: int
+
+
 def cache_dir() -> Path:
     """Where this user's decoded pictures are kept; what lies there may be deleted at any time."""
     return user_cache_path("fednode") / "pictures"
 
 
 class PictureCache:
-    """The squares of one size. Raises DataError where its folder cannot be used."""
+    """The squares of one size."""
 
     def __init__(self, size: int, folder: Path | None = None) -> None:
         self.size = size
         self._folder = folder or cache_dir()
         self._pixels, self._index = self._folder / f"{size}.pixels", self._folder / f"{size}.index"
 
-    def find(self, paths: Sequence[Path]) -> list[Found | Skipped]:
-        """Each file's square, decoded where its content is new; in the order of `paths`."""
-        with self._alone():
-            records = self._sound_records()
-            by_stamp = {bytes(record["stamp"]): record for record in records}
-            rows = {bytes(record["digest"]): int(record["row"]) for record in records}
-            found: dict[Path, Found | Skipped] = {}
-            new: list[Path] = []
-            for path in dict.fromkeys(paths):
-                if (known := _known(path, by_stamp)) is None:
-                    new.append(path)
-                else:
-                    found[path] = known
-            for start in range(0, len(new), CHUNK):
-                found |= {one.path: one for one in self._add(new[start : start + CHUNK], rows)}
-            return [found[path] for path in paths]
+    def find(self, paths: Sequence[Path]) -> Decoded:
+        """Each file's square, decoded where its content is new."""
+        try:
+            with self._alone():
+                return self._kept(paths)
+        except OSError as error:
+            log.warning(
+                "pictures.not_kept", folder=str(self._folder), reason=error.strerror or str(error),
+                fix="make room there, or name another folder by XDG_CACHE_HOME: else every start decodes them again",
+            )
+            return self._held(paths)
 
-    def squares(self) -> Bytes:
-        """All of them, (squares, size, size), read-only: a memory map, of which only what is used is ever read."""
-        if not self._num_squares():
-            return np.zeros((0, self.size, self.size), np.uint8)
-        return np.memmap(self._pixels, np.uint8, "r", shape=(self._num_squares(), self.size, self.size))
+    def _kept(self, paths: Sequence[Path]) -> Decoded:
+        """By the two files, to which what is new is added."""
+        records = self._sound_records()
+        by_stamp = {record.stamp: record for record in records}
+        rows = {record.digest: record.row for record in records}
+        known = {path: _known(path, by_stamp) for path in paths}
+        files: dict[Path, Found | Skipped] = {path: one for path, one in known.items() if one is not None}
+        new = [path for path, one in known.items() if one is None]
+        for looks, squares in self._decoded(new, rows, self._num_squares()):
+            self._append(squares, [(look.stamp, look.digest, rows[look.digest]) for look in _good(looks)])
+            files |= {look.path: _file(look, rows) for look in looks}
+        return Decoded(files=tuple(files[path] for path in paths), squares=self._mapped())
 
-    def _add(self, paths: Sequence[Path], rows: dict[bytes, int]) -> list[Found | Skipped]:
-        """Look at files that are new, decode them side by side, and remember what they show."""
-        with ThreadPoolExecutor(os.cpu_count() or 1) as threads:       # decoders let go of the interpreter
-            looks = list(threads.map(partial(self._look, known=frozenset(rows)), paths))
-        num_squares = self._num_squares()
-        squares: list[Bytes] = []
-        records: list[tuple[bytes, bytes, int]] = []
-        for look in looks:
-            if isinstance(look, _Look):
-                if look.digest not in rows and look.square is not None:
-                    rows[look.digest] = num_squares + len(squares)
-                    squares.append(look.square)
-                records.append((look.stamp, look.digest, rows[look.digest]))
-        self._append(squares, records)
-        return [
-            Found(path=look.path, digest=look.digest, row=rows[look.digest]) if isinstance(look, _Look) else look
-            for look in looks
-        ]
+    def _held(self, paths: Sequence[Path]) -> Decoded:
+        """In memory alone."""
+        rows: dict[bytes, int] = {}
+        files: dict[Path, Found | Skipped] = {}
+        held: list[Bytes] = []
+        for looks, squares in self._decoded(list(dict.fromkeys(paths)), rows, 0):
+            held += squares
+            files |= {look.path: _file(look, rows) for look in looks}
+        together = np.stack(held) if held else np.zeros((0, self.size, self.size), np.uint8)
+        return Decoded(files=tuple(files[path] for path in paths), squares=together)
+
+    def _decoded(
+        self, paths: Sequence[Path], rows: dict[bytes, int], num_squares: int
+    ) -> Iterator[tuple[list[_Look | Skipped], list[Bytes]]]:
+        """A chunk at a time: what each file is, and the squares that are new; their rows are added to `rows`."""
+        if len(paths) > MANY:
+            log.info("pictures.decoding", num_files=len(paths), size=self.size)
+        with ThreadPoolExecutor(num_cores()) as threads:       # decoders let go of the interpreter
+            for start in range(0, len(paths), CHUNK):
+                look = partial(self._look, known=frozenset(rows))
+                looks = list(threads.map(look, paths[start : start + CHUNK]))
+                new = {one.digest: one.square for one in _good(looks) if one.square is not None}
+                rows |= {digest: num_squares + place for place, digest in enumerate(new)}
+                num_squares += len(new)
+                yield looks, list(new.values())
 
     def _look(self, path: Path, known: frozenset[bytes]) -> _Look | Skipped:
         try:
-            content = read_file(path)
-            digest = xxhash.xxh3_128_digest(content)
-            square = None if digest in known else decode(content, self.size)
-            return _Look(path=path, stamp=_stamp(path), digest=digest, square=square)
-        except (NotAPicture, OSError) as error:
+            read = read_file(path)
+            digest = xxhash.xxh3_128_digest(read.content)
+            square = None if digest in known else decode(read.content, self.size)
+            return _Look(path=path, stamp=_stamp(path, read.status), digest=digest, square=square)
+        except NotAPicture as error:
             return Skipped(path=path, reason=str(error))
 
     # --- the two files ----------------------------------------------------------------------------------
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """No other process adds to the cache meanwhile."""
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with (self._folder / f"{self.size}.lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                yield
-        except OSError as error:
-            raise DataError(
-                f"decoded pictures cannot be kept in {self._folder}: {error.strerror or error}",
-                fix="make room there, or name another folder by XDG_CACHE_HOME",
-            ) from error
+        """No other process adds to the cache meanwhile. Raises OSError where this one cannot."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / f"{self.size}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _num_squares(self) -> int:
         return self._pixels.stat().st_size // self.size**2 if self._pixels.exists() else 0
 
-    def _sound_records(self) -> list[np.void]:
+    def _mapped(self) -> Bytes:
+        """All squares, read-only: a memory map, of which only what is used is ever read."""
+        if not self._num_squares():
+            return np.zeros((0, self.size, self.size), np.uint8)
+        return np.memmap(self._pixels, np.uint8, "r", shape=(self._num_squares(), self.size, self.size))
+
+    def _sound_records(self) -> list[_Record]:
         """The records whose square is there and is what was written; half a square at the end is cut off."""
         if not (self._index.exists() and self._pixels.exists()):
             self._index.write_bytes(b"")
@@ -167,34 +195,53 @@ class PictureCache:
         records = np.frombuffer(content[: len(content) // RECORD.itemsize * RECORD.itemsize], RECORD)
         os.truncate(self._index, records.nbytes)
         os.truncate(self._pixels, self._num_squares() * self.size**2)
-        squares = self.squares()
+        squares = self._mapped()
         sound = {row: _check(squares[row]) for row in set(records["row"].tolist()) if 0 <= row < len(squares)}
-        return [record for record in records if sound.get(int(record["row"])) == int(record["check"])]
+        return [
+            _Record(stamp, digest, row) for stamp, digest, row, check in records.tolist() if sound.get(row) == check
+        ]
 
     def _append(self, squares: Sequence[Bytes], records: Sequence[tuple[bytes, bytes, int]]) -> None:
         """First what the records speak of, then the records."""
         with self._pixels.open("ab") as pixels:
             pixels.writelines(square.data for square in squares)
-        written = self.squares()
+        written = self._mapped()
         rows = [(stamp, digest, row, _check(written[row])) for stamp, digest, row in records]
         with self._index.open("ab") as index:
             index.write(np.array(rows, RECORD).tobytes())
 
 
-def _known(path: Path, by_stamp: dict[bytes, np.void]) -> Found | None:
+def _good(looks: Sequence[_Look | Skipped]) -> list[_Look]:
+    return [look for look in looks if isinstance(look, _Look)]
+
+
+def _file(look: _Look | Skipped, rows: dict[bytes, int]) -> Found | Skipped:
+    if isinstance(look, Skipped):
+        return look
+    return Found(path=look.path, digest=look.digest, row=rows[look.digest])
+
+
+def _known(path: Path, by_stamp: dict[bytes, _Record]) -> Found | None:
     try:
-        record = by_stamp.get(_stamp(path))
+        record = by_stamp.get(_stamp(path, path.stat()))
     except OSError:
         return None             # to be looked at, for a reason in words
-    return None if record is None else Found(path=path, digest=bytes(record["digest"]), row=int(record["row"]))
+    return None if record is None else Found(path=path, digest=record.digest, row=record.row)
 
 
-def _stamp(path: Path) -> bytes:
-    """16 bytes that change when a file does. Raises OSError."""
-    status = path.stat()
+def _stamp(path: Path, status: os.stat_result) -> bytes:
+    """16 bytes that change when a file does.
+
+    `status` is from before the file was read: what was written into it meanwhile is found by the next look.
+    """
     said = f"{path.absolute()}\0{status.st_ino}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}"
     return xxhash.xxh3_128_digest(said.encode(errors="surrogateescape"))
 
 
 def _check(square: Bytes) -> int:
     return xxhash.xxh3_64_intdigest(square.tobytes())
+
+
+def num_cores() -> int:
+    """That this process may use: so many files are decoded side by side."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

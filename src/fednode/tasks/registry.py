@@ -1,7 +1,7 @@
 """Tasks by what people type: an installed name, `file.py:Class`, or the class itself.
 
 A task's fingerprint says which code it is: a run pins one, and every client must have it. How a class is found is in
-`own_code.py`; what a task is, in `base.py`.
+`own_code.py`; what a task is, in `base.py`; what is checked of one before it is offered, in `declared.py`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from importlib.util import find_spec
 from typing import cast
 
 from fednode.core.json import JsonObject
-from fednode.core.metrics import check_metrics
 from fednode.core.records import Offer
 from fednode.errors import NotFound
 from fednode.own_code import Shelf, file_of, is_file_spec, missing_module, source_fingerprint
 from fednode.tasks.base import Site, Task, config_schema, parse_config
+from fednode.tasks.declared import its_own_code, require_bound, require_declared, summary_of
 from fednode.tasks.torch_task import TorchTask
 
 
@@ -29,8 +29,12 @@ class TaskType:
     kind: type[Task]
 
     def bind(self, config: JsonObject) -> Task:
-        """An instance for one config; what is missing gets its default. Raises BadConfig."""
-        return self.kind(parse_config(self.kind.Config, config))
+        """An instance for one config; what is missing gets its default. Raises BadConfig, TaskFailed."""
+        values = parse_config(self.kind.Config, config)
+        with its_own_code(self.kind, "__init__"):
+            task = self.kind(values)
+        require_bound(task)
+        return task
 
 
 def load_task(spec: str | type[Task]) -> TaskType:
@@ -59,13 +63,13 @@ def installed_tasks() -> list[str]:
 
 
 def offer_of(task_type: TaskType, site: Site) -> Offer:
-    """What a client with this site says of the task. Raises DataError where its data cannot be used."""
+    """What a client with this site says of the task. Raises DataError (its data cannot be used), TaskFailed."""
     kind = task_type.kind
-    check_metrics(kind.measures)
+    require_declared(kind)
     return Offer(
         task=task_type.name, fingerprint=task_type.fingerprint, schema=config_schema(kind.Config),
         metrics=kind.measures, supports=kind.supports, default_rounds=kind.default_rounds,
-        summary=task_type.bind({}).check(site),
+        summary=summary_of(task_type.bind({}), site), classes=kind.classes, notice=kind.notice,
     )
 
 

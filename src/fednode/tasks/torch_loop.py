@@ -22,12 +22,18 @@ from fednode.core.pooling import pool
 from fednode.core.records import Update
 from fednode.core.seeds import derive_seed, global_generators, numpy_rng
 from fednode.errors import TaskFailed
+from fednode.tasks import local_params
 from fednode.tasks.base import Bytes, Cancelled, Floats, Site, Visit
+from fednode.tasks.declared import returned
+from fednode.tasks.grad_cam import heat_maps
 from fednode.tasks.torch_data import Indices, Part, batches
 
 NUM_LOCAL_TEST = 2_000          # examples of the test split that score the local model after each epoch
 BUILD_SEED = 0                  # of what a model draws when it is built only to be filled with params
 VAL_PREFIX = "val_"             # of the names of what `metrics` finds on the split "val"
+CENTRAL = Site(client="central")        # where a model is tried: one thread, on the CPU
+
+CPU = torch.device("cpu")
 
 _NUMPY_DTYPES = frozenset([
     torch.float32, torch.float64, torch.float16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8,
@@ -42,6 +48,8 @@ class Trainable(Protocol):
     splits: ClassVar[tuple[Split, ...]]
     measures: ClassVar[tuple[Metric, ...]]
     evaluation_batch_size: ClassVar[int]
+    device: str
+    local_params: ClassVar[tuple[str, ...]]
 
     def model(self) -> nn.Module: ...
 
@@ -55,26 +63,31 @@ class Trainable(Protocol):
 
 
 def initial_params(task: Trainable, seed: int) -> Params:
-    """The params of a model that is built by `seed`."""
-    return params_of(_build(task, seed))
+    """The params of a model that is built by `seed`, as far as they travel."""
+    return local_params.divided(params_of(_build(task, seed)), task.local_params)[0]
 
 
 def train(task: Trainable, params: Params, visit: Visit) -> Update:
     """`config.epochs` passes over the site's part of the train split, starting from `params`."""
-    with _reproducible(visit.seed, visit.site.threads):
-        part, model = task.part(visit.site, "train"), _model_with(task, params)
+    with _reproducible(visit.seed, visit.site):
+        own, whose = _own_params(task, visit)
+        part, model = task.part(visit.site, "train"), _model_with(task, params, own, visit.site.device)
         steps = _Steps(task, model, visit)
         rng = numpy_rng(derive_seed(visit.seed, "batches"))
         for epoch in range(1, task.config.epochs + 1):
             loss = steps.epoch(part, rng.permutation(len(part)))
             visit.report(epoch, {**_local_scores(task, model, visit), "loss": loss})
-        return Update(client=visit.site.client, params=params_of(model), num_examples=len(part))
+        shared, own = local_params.divided(params_of(model), task.local_params)
+        if own is not None:
+            local_params.keep(own, visit)
+        told = {} if own is None else {"local_params": whose}
+        return Update(client=visit.site.client, params=shared, num_examples=len(part), environment=told)
 
 
 def evaluate(task: Trainable, params: Params, visit: Visit) -> Metrics:
     """The task's metrics on all of the site's held-out data."""
-    with _reproducible(visit.seed, visit.site.threads):
-        model = _model_with(task, params)
+    with _reproducible(visit.seed, visit.site):
+        model = _model_with(task, params, _own_params(task, visit)[0], visit.site.device)
         values: dict[str, Value] = {}
         counts: dict[Split, int] = {}
         for split in task.splits:
@@ -86,18 +99,27 @@ def evaluate(task: Trainable, params: Params, visit: Visit) -> Metrics:
 
 def predict(task: Trainable, params: Params, inputs: Bytes) -> Floats:
     """The softmax of what the model makes of `inputs`: (n, classes). Raises TaskFailed where that has another shape."""
-    with _reproducible(BUILD_SEED, threads=1):
-        model = _model_with(task, params)
+    with _reproducible(BUILD_SEED, Site(client=CENTRAL.client, device=task.device)):
+        model = _model_with(task, _whole(task, params), device=task.device)
         model.eval()
         with torch.no_grad():
-            outputs = model(torch.tensor(inputs))
+            outputs = model(torch.tensor(inputs, device=task.device))
     if not isinstance(outputs, Tensor) or outputs.ndim != 2:
         got = f"a tensor {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
         raise TaskFailed(
             f"the model of {type(task).__name__} gives {got}, not one row of logits a picture",
             fix="define predict(self, params, pictures) in the task's class",
         )
-    return outputs.to(torch.float64).softmax(dim=1).numpy()
+    return outputs.cpu().to(torch.float64).softmax(dim=1).numpy()
+
+
+def explain(task: Trainable, params: Params, inputs: Bytes, labels: Indices) -> Floats | None:
+    """Grad-CAM heat maps, (n, height, width); None where the model has no feature maps."""
+    with _reproducible(BUILD_SEED, CENTRAL):
+        model = _model_with(task, _whole(task, params))
+        model.eval()
+        maps = heat_maps(model, torch.tensor(inputs), torch.from_numpy(labels))
+    return None if maps is None else maps.to(torch.float64).numpy()
 
 
 class _Steps:
@@ -109,8 +131,12 @@ class _Steps:
         self._optimizer = task.optimizer(model)
         self._is_cancelled = visit.is_cancelled
         self._mu = float(task.config.proximal_mu)
-        trained = [param for param in model.parameters() if param.requires_grad]
+        trained = [
+            param for name, param in model.named_parameters()
+            if param.requires_grad and not local_params.is_local(name, task.local_params)
+        ]
         self._received = [(param, param.detach().clone()) for param in trained] if self._mu else []
+        self._device = torch.device(visit.site.device)
 
     def epoch(self, part: Part, order: Indices) -> float:
         """One pass in this order. Returns the mean loss, as it was before each step."""
@@ -123,7 +149,7 @@ class _Steps:
         return total / len(order)
 
     def _step(self, *batch: Tensor) -> float:
-        *inputs, targets = batch
+        *inputs, targets = _on(self._device, batch)
         self._optimizer.zero_grad()
         loss = self._task.loss(self._model(*inputs), targets)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -171,17 +197,32 @@ def _scores(
     """The declared metrics of a split over `order`, added up batch by batch."""
     tally = _Tally()
     model.eval()
+    device = next((param.device for param in model.parameters()), CPU)
     with torch.no_grad():       # not inference_mode: what a model caches in it could not be trained with afterwards
         for positions in batches(order, task.evaluation_batch_size):
             if is_cancelled():
                 raise Cancelled
-            *inputs, targets = part.batch(positions)
+            *inputs, targets = _on(device, part.batch(positions))
             tally.add(_batch_metrics(task, model(*inputs), targets), len(positions))
     return _declared(task, split, tally.values())
 
 
+def _on(device: torch.device, value: Any) -> Any:
+    """A tensor, or a dict, list or tuple that holds some, on `device`; the very object where nothing has to move."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        moved = {name: _on(device, part) for name, part in value.items()}
+        return value if all(moved[name] is value[name] for name in moved) else moved
+    if isinstance(value, list | tuple):
+        parts = [_on(device, part) for part in value]
+        is_moved = any(part is not before for part, before in zip(parts, value, strict=True))
+        return tuple(parts) if is_moved and isinstance(value, tuple) else parts if is_moved else value
+    return value
+
+
 def _batch_metrics(task: Trainable, outputs: Any, targets: Tensor) -> dict[str, object]:
-    found: dict[str, object] = dict(task.metrics(outputs, targets))
+    found: dict[str, object] = dict(returned(task.metrics(*_on(CPU, (outputs, targets))), Mapping, "metrics"))
     if "loss" not in found and _sources(task) & {"loss", f"{VAL_PREFIX}loss"}:
         found["loss"] = task.loss(outputs, targets)
     return found
@@ -215,7 +256,8 @@ def _value(name: str, found: object) -> Value:
     if isinstance(found, int | float | np.number) or (isinstance(found, Tensor) and found.numel() == 1):
         return float(found)
     raise TaskFailed(
-        f"metrics() returns a {type(found).__name__} as {name!r}", fix="return a number, a Sum or a Histogram"
+        f"{'loss' if name == 'loss' else 'metrics'}() returns a {type(found).__name__} as {name!r}",
+        fix="return a number, a Sum or a Histogram",
     )
 
 
@@ -275,18 +317,39 @@ def _array(name: str, tensor: object) -> np.ndarray[Any, Any]:
     return tensor.detach().contiguous().numpy(force=True)
 
 
-def _model_with(task: Trainable, params: Params) -> nn.Module:
-    """A new model that holds a copy of `params`. Raises ParamsMismatch where they are another model's."""
+def _model_with(task: Trainable, params: Params, own: Params | None = None, device: str = "cpu") -> nn.Module:
+    """A new model that holds a copy of `params` and of the client's own. Raises ParamsMismatch: another model's."""
     model = _build(task, BUILD_SEED)
-    require_match(params, params_of(model).manifest)
+    whole = Params({**params, **(own or {})})
+    require_match(whole, params_of(model).manifest)
     # Copies: the arrays may be read-only views of a memory-mapped file.
-    model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in params.items()})
-    return model
+    model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in whole.items()})
+    return model.to(device)
+
+
+def _own_params(task: Trainable, visit: Visit) -> tuple[Params | None, str]:
+    """Those that stay at this client, and whose they are: "own", or "fresh" where it has kept none in this run."""
+    if not task.local_params:
+        return None, ""
+    if (found := local_params.kept(visit)) is not None:
+        return found, "own"
+    fresh = params_of(_build(task, derive_seed(visit.client_seed, local_params.SEED_PURPOSE)))
+    return local_params.divided(fresh, task.local_params)[1], "fresh"
+
+
+def _whole(task: Trainable, params: Params) -> Params:
+    """`params`, where they are all that a model needs. Raises TaskFailed: parts of it are at the clients alone."""
+    if not task.local_params:
+        return params
+    raise TaskFailed(
+        f"this model is not whole: {', '.join(task.local_params)} of {type(task).__name__} stay at its clients",
+        fix="read its metrics, which each client measures with its own; elsewhere it cannot be tried",
+    )
 
 
 def _build(task: Trainable, seed: int) -> nn.Module:
     with _generators(seed):
-        return task.model()
+        return returned(task.model(), nn.Module, "model")
 
 
 # --- the same bits every time --------------------------------------------------------------------------
@@ -302,18 +365,22 @@ def isolated() -> Iterator[None]:
 @contextmanager
 def _generators(seed: int) -> Iterator[None]:
     """Inside, every global generator starts from `seed`; after, it goes on as if nothing had been drawn."""
-    with global_generators(seed), torch.random.fork_rng(devices=[]):
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    with global_generators(seed), torch.random.fork_rng(devices=gpus):
         torch.manual_seed(seed)
         yield
 
 
 @contextmanager
-def _reproducible(seed: int, threads: int) -> Iterator[None]:
-    """Inside, torch computes the same bits every time; after, it is as the caller had it."""
+def _reproducible(seed: int, site: Site) -> Iterator[None]:
+    """Inside, torch computes the same bits every time; after, it is as the caller had it.
+
+    On a GPU some operations have one implementation only, and that is not reproducible: torch warns, naming it.
+    """
     had_threads, had_mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
-    torch.set_num_threads(threads or _num_cores())
+    torch.set_num_threads(site.threads or _num_cores())
     # As use_deterministic_algorithms(True), which would first spend two seconds on importing torch's compiler.
-    torch.set_deterministic_debug_mode("error")
+    torch.set_deterministic_debug_mode("error" if site.device == "cpu" else "warn")
     try:
         with _generators(seed):
             yield

@@ -44,7 +44,7 @@ class Optimizer(Protocol):
 
 
 class TorchTask(Task):
-    """A learning problem in PyTorch, trained on the CPU. Subclasses are bound to `self.config`.
+    """A learning problem in PyTorch, on whatever device the site has chosen. Subclasses are bound to `self.config`.
 
     Any of the methods may draw from torch's, numpy's or Python's global generators: they are seeded. A warm process
     and a new one give the same bits, provided that the task keeps no state of its own between calls.
@@ -53,6 +53,7 @@ class TorchTask(Task):
     supports = ("proximal",)
     splits: ClassVar[tuple[Split, ...]] = ("test",)         # held-out splits; ("test", "val") where there are both
     evaluation_batch_size: ClassVar[int] = 64
+    local_params: ClassVar[tuple[str, ...]] = ()            # names in state_dict that never leave a client: ("*norm*",)
 
     @abstractmethod
     def model(self) -> nn.Module:
@@ -69,13 +70,14 @@ class TorchTask(Task):
 
     @abstractmethod
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
-        """The mean loss of a batch, a scalar."""
+        """The mean loss of a batch, a scalar. Outputs and targets lie on the site's device."""
 
     @abstractmethod
     def metrics(self, outputs: Any, targets: Tensor) -> Mapping[str, Any]:
         """What a batch achieves: a number (averaged by examples), a `Sum` or a `Histogram` a name, as in `measures`.
 
-        `loss` is added where it is declared. On the split "val" a metric is called `val_` + its name.
+        `loss` is added where it is declared. On the split "val" a metric is called `val_` + its name. Outputs and
+        targets lie on the CPU, whatever the device.
         """
 
     # --- with defaults ---------------------------------------------------------------------------------
@@ -129,8 +131,16 @@ class TorchTask(Task):
 
         return torch_loop.predict(self, params, pictures)
 
+    def explain(self, params: Params, pictures: Bytes, labels: NDArray[np.int64]) -> Floats | None:
+        """Grad-CAM, where the model has convolutions: see `grad_cam.py`."""
+        from fednode.tasks import torch_loop
+
+        return torch_loop.explain(self, params, pictures, labels)
+
     def check(self, site: Site) -> JsonObject:
         """Examples of each split, and of each class where labels are at hand; one example of each is read."""
+        if self.local_params:
+            self.initial_params(seed=0)         # raises where the patterns fit nothing, or everything
         parts = {split: self.part(site, split) for split in ("train", *self.splits)}
         counts = {f"{split}_examples": len(part) for split, part in parts.items()}
         for split, part in parts.items():
@@ -144,14 +154,15 @@ class TorchTask(Task):
         whole = self._whole(self._shared(site), split)
         if len(whole.examples) == 0:
             raise DataError(f"the {split} split of {_place(site)} is empty", fix="give this client node data")
-        rows = None if site.partition is None else self._rows(replace(site, threads=1), site.partition, split)
+        of_data = replace(site, threads=1, device="cpu")
+        rows = None if site.partition is None else self._rows(of_data, site.partition, split)
         return Part(examples=whole.examples, rows=rows)
 
     def _shared(self, site: Site) -> Site:
         """The site, as far as the whole split depends on it."""
         first = None if site.partition is None else replace(site.partition, index=1)
         client = site.client if self.is_per_client(site) else ""
-        return replace(site, client=client, partition=first, threads=1)
+        return replace(site, client=client, partition=first, threads=1, device="cpu")
 
     def _load(self, site: Site, split: str) -> _Whole:
         from fednode.tasks import torch_data, torch_loop

@@ -2,31 +2,31 @@
 
 Timeouts are on no progress, never on total time. Proxies and CAs come from the environment; a central node on
 this machine is reached without a proxy. Where there is a proxy, bulk goes through httpx2 too.
-What an answer means: `wire/answers.py`. How a download goes on after a cut: `wire/transfers.py`.
+What an address is: `wire/addresses.py`. What an answer means: `wire/answers.py`. How a download goes on after a cut:
+`wire/transfers.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import http.client
-import ipaddress
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
-from urllib.parse import SplitResult, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import SplitResult
 
 import httpx2
 import stamina
 from pydantic import BaseModel
 
 from fednode.errors import BadConfig, CannotConnect, Conflict, DataError, FednodeError
+from fednode.wire.addresses import address_of, proxy_for
 from fednode.wire.answers import Reply, cannot_reach, not_ours, read_reply
 from fednode.wire.backoff import Backoff
 from fednode.wire.codec import PIECE_BYTES, disk_errors, replacing
@@ -109,6 +109,16 @@ class Http:
         with disk_errors(target):
             begun.replace(target)
 
+    async def pieces(self, path: str) -> AsyncGenerator[bytes, None]:
+        """The body at `path` as it comes, for what is too much to hold. Raises as `request` does."""
+        limits = httpx2.Timeout(BULK_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        with _telling(self.base_url):
+            asked = self._client.stream("GET", self.base_url + path, headers=self._headers(), timeout=limits)
+            async with asked as answer:
+                read_reply(self._reply(answer, b"" if answer.is_success else await answer.aread()))
+                async for piece in answer.aiter_bytes():
+                    yield piece
+
     async def upload(self, path: str, source: Path, *, offset: int) -> Any:
         """PUT `source` from `offset` on; the JSON of the answer to its last byte.
 
@@ -158,9 +168,11 @@ class Http:
                 method, self.base_url + path, content=content, params=params or None, headers=headers,
                 timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
             )
-        return Reply(
-            url=self.base_url, status=response.status_code, headers=_lower(response.headers), content=response.content
-        )
+        return self._reply(response, response.content)
+
+    def _reply(self, response: httpx2.Response, content: bytes) -> Reply:
+        headers = _lower(response.headers)
+        return Reply(url=self.base_url, status=response.status_code, headers=headers, content=content)
 
     async def _put(self, path: str, source: Path, offset: int) -> Reply:
         to = f"{path}{'&' if '?' in path else '?'}offset={offset}"
@@ -237,9 +249,9 @@ class _Reach:
     @staticmethod
     def of(url: str, ca: Path | None = None, pin: str = "") -> _Reach:
         """Raises BadConfig for an address, a CA file or a proxy that cannot be."""
-        address = _address(url)
+        address = address_of(url)
         return _Reach(
-            url=url, address=address, tls=trust(address.scheme, ca=ca, pin=pin), proxy=_proxy_for(address)
+            url=url, address=address, tls=trust(address.scheme, ca=ca, pin=pin), proxy=proxy_for(address)
         )
 
     def async_client(self) -> httpx2.AsyncClient:
@@ -339,33 +351,6 @@ def _send(sock: socket.socket, body: Body) -> None:
     for piece in body.pieces(PIECE_BYTES):
         while piece:
             piece = piece[sock.send(piece) :]
-
-
-def _address(url: str) -> SplitResult:
-    try:
-        address = urlsplit(url)
-        is_good = address.scheme in ("http", "https") and bool(address.hostname) and (address.port or 1) > 0
-    except ValueError:
-        is_good = False
-    if not is_good:
-        raise BadConfig(f"{url!r} is no address", fix="write it as http://HOST:PORT or https://HOST:PORT")
-    return address
-
-
-def _proxy_for(address: SplitResult) -> str | None:
-    host = str(address.hostname)
-    if _is_loopback(host) or proxy_bypass(host):
-        return None
-    proxies = getproxies()
-    proxy = proxies.get(address.scheme) or proxies.get("all")
-    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from fednode.core.ids import NAME_PATTERN
 from fednode.core.status import FailureCode, RoundKind
@@ -95,6 +95,14 @@ class Registered(Answer):
     secret: str
 
 
+class LimitsBody(Request):
+    """What a client accepts of a run, by its operator's word: `core.policy.Limits` as JSON."""
+
+    max_epochs: Annotated[int, Field(ge=1), WHOLE] | None = None
+    max_wall_time_s: Annotated[float, Field(gt=0)] | None = None
+    min_cohort: Annotated[int, Field(ge=1), WHOLE] | None = None
+
+
 class OfferBody(Request):
     """What a client says of a task: `core.records.Offer` as JSON."""
 
@@ -105,13 +113,28 @@ class OfferBody(Request):
     supports: list[str] = []
     default_rounds: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] = 5
     summary: JsonDict = {}
+    classes: Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=1_000)] = []
+    notice: Annotated[str, Field(max_length=1_000)] = ""
+    limits: LimitsBody | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_unsaid(self, write: SerializerFunctionWrapHandler) -> JsonDict:
+        """An older central node refuses fields that it does not know: where they say nothing, they are left out."""
+        return {name: value for name, value in write(self).items() if value or name not in ADDED_TO_OFFER}
+
+
+ADDED_TO_OFFER = {"classes", "notice", "limits"}       # since the first release
 
 
 class Presence(Request):
-    """PUT /api/v1/clients/me: sent at every start of the client node."""
+    """PUT /api/v1/clients/me: sent at every start of the client node, and when its offers change."""
 
     offers: list[OfferBody]
     versions: dict[str, str] = {}
+
+    def without_limits(self) -> Presence:
+        """As an older central node takes it."""
+        return self.model_copy(update={"offers": [offer.model_copy(update={"limits": None}) for offer in self.offers]})
 
 
 class Farewell(Request):
@@ -140,6 +163,8 @@ class AssignmentBody(Answer):
     run_seed: int
     base_model: str                 # sha256; GET /api/v1/models/<sha256>/params
     base_model_bytes: int
+    unfinished_runs: list[str] | None = None    # in the first round: what a client keeps of other runs is of no use
+    cohort_size: int | None = None  # how many are asked in this round; an older central node does not say
 
 
 class Work(Answer):
@@ -206,7 +231,10 @@ class RunRequest(Request):
     deadline_s: Annotated[float, Field(gt=0, le=1e9)] = 600.0   # a round's budget of up-time
     seed: Annotated[int, Field(ge=0, le=MAX_SEED), WHOLE] | None = None
     clients: list[Name] = []        # exactly these; empty: whoever offers the task
-    start_from: str = "fresh"       # fresh | latest | a model's id
+    start_from: str = "fresh"       # fresh | latest | a model
+    best_metric: str | None = None  # by which the best model is told; left out: the task's first (of `val`, if it has)
+    patience: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] | None = None    # rounds without a better one; then stop
+    keep_every: Annotated[int, Field(ge=0, le=1_000_000), WHOLE] | None = None  # 0: first, best, last. left out: ~100
 
 
 class PauseRequest(Request):
@@ -233,6 +261,21 @@ class RunSummary(Answer):
     clients: list[str]              # the roster
 
 
+class DeletionBody(Answer):
+    """DELETE /api/v1/runs/{ref}, and before it GET /api/v1/runs/{ref}/deletion: what goes with a run."""
+
+    run_id: str
+    number: int
+    task: str
+    status: str
+    num_models: int
+    num_updates: int                # what clients sent: of ended runs only their numbers are left
+    num_rows: int                   # of the database, which uses their room again
+    num_files: int                  # params that nobody else needs
+    num_bytes: int                  # of them: what the disk gets back
+    needed_by: list[int]            # the runs that started from one of its models: as long as they are there it stays
+
+
 # --- people try a model -----------------------------------------------------------------------------
 
 Byte = Annotated[int, Field(strict=True, ge=0, le=255), WHOLE]
@@ -243,6 +286,7 @@ class PredictionRequest(Request):
 
     # Pictures, each row by row, as the task's own data have them: of a digit 0 is paper and 255 is ink.
     inputs: Annotated[list[list[Byte]], Field(min_length=1, max_length=16)]
+    explain: bool = False           # also answer with heat maps, where the task makes some
 
 
 class PredictionBody(Answer):
@@ -253,6 +297,21 @@ class PredictionBody(Answer):
     round: int                      # in which the model was made
     labels: list[str]
     probabilities: list[list[float]]
+    # The model's own decision threshold, chosen on held-back data, for the second of two labels; null: it has none.
+    threshold: float | None
+    awaits_threshold: bool          # the task chooses one, and this model's is not measured yet: the next round does
+    # The label of each input: by the threshold where there is one, else the most probable.
+    verdicts: list[str]
+    # What in each input speaks for its verdict: rows of numbers from 0 to 1, to be stretched over the picture.
+    heat_maps: list[list[list[float]]] | None
+    # What the task wants to be read beside an answer; empty: nothing.
+    notice: str
+
+
+class FilePredictionBody(PredictionBody):
+    """POST /api/v1/models/{ref}/predictions/file: the same for the picture in a file, as it was read."""
+
+    pixels: list[int]
 
 
 class PictureBody(Answer):
@@ -261,6 +320,7 @@ class PictureBody(Answer):
     height: int
     width: int
     channels: int
+    is_drawn: bool                  # by hand, ink on paper
 
 
 class Choice(Answer):
@@ -276,6 +336,8 @@ class Choice(Answer):
     metrics: dict[str, float]       # pooled, of its newest model that was measured
     picture: PictureBody | None
     labels: list[str]
+    reads_files: bool               # JPEG and PNG, by POST /api/v1/models/{ref}/predictions/file
+    notice: str                     # to be read beside every answer; empty: nothing
     problem: ErrorBody | None       # why its models cannot be tried here
 
 

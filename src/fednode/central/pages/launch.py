@@ -19,8 +19,9 @@ from fednode.central.pages.form_fields import element_id
 from fednode.central.pages.frame import SEE_OTHER, HTMLResponse, fragment, newest_seq, page_router, render
 from fednode.central.pages.launch_form import (
     CHOSEN,
+    EACH_ROUND,
     NOT_TYPED,
-    REST,
+    OF_MODELS,
     LaunchForm,
     blank_form,
     judged,
@@ -176,7 +177,7 @@ def _panel(request: Request, node: CentralNode, form: LaunchForm | None, check: 
     is_stuck = form is None or any(problem.field in NOT_TYPED for problem in check.problems)
     return {
         "form": form, "check": check, "told": told, "element_id": element_id,
-        "rest": REST, "task": check.task, "is_stuck": is_stuck,
+        "groups": (("Each round", EACH_ROUND), ("Models", OF_MODELS)), "task": check.task, "is_stuck": is_stuck,
         "url": node.base_url(request), "command": _command(form, check) if form else "",
     }
 

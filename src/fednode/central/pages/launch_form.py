@@ -7,6 +7,7 @@ found where every run is asked for (`launch_check`); here it is put beside the f
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from fednode.central.launch_check import LaunchCheck
 from fednode.central.offers import MergedOffer
 from fednode.central.pages.form_fields import FormField, element_id, fields_of, is_left_out, value_of
 from fednode.central.start_model import FRESH, START_FROM
+from fednode.core.best import measures_of_best
 from fednode.core.json import Json
 from fednode.core.records import Offer
 from fednode.core.units import seconds_of
@@ -29,7 +31,9 @@ from fednode.tasks.base import bad_field
 from fednode.wire.messages import RunRequest
 
 COMMON = ("task.epochs", "task.batch_size", "task.learning_rate")
-REST = ("min_updates", "cohort_fraction", "deadline", "seed")
+EACH_ROUND = ("min_updates", "cohort_fraction", "deadline", "seed")
+OF_MODELS = ("best_metric", "patience", "keep_every")
+REST = EACH_ROUND + OF_MODELS
 EVERYBODY, CHOSEN = "all", "some"       # the roster
 NOT_TYPED = ("", "task", "strategy")    # of problems: no value in a field mends them
 _PAPER = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
@@ -211,6 +215,19 @@ def _run_fields(offer: Offer) -> Iterator[FormField]:
     yield FormField(
         name="seed", label="Seed", kind="integer", minimum="0", is_nullable=True,
         help="The same seed gives the same model, to the bit. Empty: drawn, and told",
+    )
+    names = tuple(json.dumps(measure.name) for measure in measures_of_best(offer.metrics)) or ("null",)
+    yield FormField(
+        name="best_metric", label="Best model by", kind="choice", choices=names, text=names[0],
+        help="What tells the best model of the run",
+    )
+    yield FormField(
+        name="patience", label="Patience", kind="integer", minimum="1", is_nullable=True,
+        help="Stop after so many rounds without a better model. Empty: never",
+    )
+    yield FormField(
+        name="keep_every", label="Keep one in", kind="integer", minimum="0", is_nullable=True,
+        help="Models, besides the first, best and last; 0: only these. Empty: all up to 100 rounds, then about 100",
     )
 
 

@@ -6,6 +6,7 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from fednode.central.node import Node
+from fednode.central.offers import notice_of
 from fednode.central.pages.frame import page_router, render
 from fednode.store.model_cards import ModelCards
 
@@ -16,4 +17,7 @@ router = page_router()
 async def model(request: Request, ref: str, node: Node) -> Response:
     """By id, sha256 or a prefix of either. Raises NotFound."""
     card = await ModelCards(node.store, node.queries).card(ref)
-    return await render(request, "model.html", card=card, model=card.model, config=card.run.config)
+    config = card.run.config
+    return await render(
+        request, "model.html", card=card, model=card.model, config=config, notice=notice_of(node.presence, config)
+    )

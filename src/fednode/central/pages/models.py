@@ -31,7 +31,7 @@ async def models(request: Request, node: Node, run: str = "", page: PageNumber =
     shown = await cards.page(run_id, limit=PAGE_ROWS, offset=paging.offset)
     number = of_run.number if of_run else ""
     return await render(
-        request, "models.html", models=shown, of_run=of_run, paging=paging, seq=seq,
+        request, "models.html", models=shown, of_run=of_run, paging=paging, seq=seq, use=await cards.disk_use(run_id),
         to_page=lambda number_: address("/models", run=number, page=number_),
         live=address("/live/models", run=number, page=paging.page),
     )

@@ -14,6 +14,7 @@ from fednode.central.pages import (
     models,
     overview,
     run,
+    run_delete,
     runs,
     settings,
     sign_in,
@@ -21,6 +22,6 @@ from fednode.central.pages import (
 )
 
 PAGES = tuple(page.router for page in (
-    overview, launch, runs, run, journal, compare, clients, client, models, model, try_it, events, settings, live,
-    sign_in,
+    overview, launch, runs, run_delete, run, journal, compare, clients, client, models, model, try_it, events, settings,
+    live, sign_in,
 ))

@@ -16,6 +16,7 @@ from fednode.central.pages.live import Change, in_list, in_place, stream
 from fednode.central.pages.run_facts import RunFacts, command_of, is_told
 from fednode.store.history import RoundRow
 from fednode.store.records import Event
+from fednode.store.retention import marks_of
 
 router = page_router()
 
@@ -69,6 +70,7 @@ async def _shown(node: CentralNode, facts: RunFacts) -> dict[str, Any]:
     return {
         "facts": facts, "run": facts.summary, "activity": node.activity,
         "scores": await facts_of.scores_of_clients(node, facts.view),
+        "marks": await node.store.read(lambda c: marks_of(c, facts.view.run.id)),
     }
 
 

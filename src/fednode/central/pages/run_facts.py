@@ -51,7 +51,7 @@ async def run_facts(node: CentralNode, ref: str, number: int | None = None) -> R
     lines = lines_of(shown, node.clock.wall_s()) if shown else []
     return RunFacts(
         view=view, summary=summary_of(node, view), round=shown, lines=slowest(lines, MAX_LINES),
-        eta_s=await _eta_s(node, view),
+        eta_s=await _eta_s(node, view, shown is not None and shown.round.kind is RoundKind.EVALUATE),
     )
 
 
@@ -96,6 +96,8 @@ def _options(config: RunConfig) -> dict[str, str]:
         "--rounds": str(config.rounds), "--strategy": config.strategy, "--seed": str(config.seed),
         "--min-updates": str(config.min_updates), "--deadline": f"{config.deadline_s:g}",
         "--cohort-fraction": f"{config.cohort_fraction:g}", "--clients": ",".join(config.clients),
+        "--best-metric": config.best_metric, "--patience": str(config.patience or ""),
+        "--keep-every": str(config.keep_every),
     }
     task = {f"task.{name}": _typed(value) for name, value in config.task_config.items()}
     return flags | task | {f"strategy.{name}": _typed(value) for name, value in config.strategy_config.items()}
@@ -114,9 +116,9 @@ def _is_json(text: str) -> bool:
     return True
 
 
-async def _eta_s(node: CentralNode, view: RunView) -> float | None:
-    """Rounds left, at the pace of the last ones."""
-    left = view.run.config.rounds - view.rounds
+async def _eta_s(node: CentralNode, view: RunView, is_measuring: bool) -> float | None:
+    """Rounds left, at the pace of the last ones; none once the final model is measured."""
+    left = 0 if is_measuring else view.run.config.rounds - view.rounds
     if view.run.status is not RunStatus.RUNNING or left < 1:
         return None
     took = await node.history.train_seconds(view.run.id)
