@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from central_scene import Central, central, offer
 
+from fednode.core.policy import Limits
 from fednode.errors import BadConfig, FieldErrors, NotFound
 from fednode.wire.messages import ErrorBody
 
@@ -29,7 +30,7 @@ async def test_what_can_start_is_said_to_with_who_takes_part(tmp_path: Path) -> 
         assert (told["ok"], told["problems"], told["warnings"]) == (True, [], [])
         assert told["summary"] == "2 of 3 clients offer toy"
         assert told["clients"][2] == {
-            "name": "c", "fingerprints": [], "takes_part": False, "is_there": True, "note": "",
+            "name": "c", "fingerprints": [], "takes_part": False, "is_there": True, "note": "", "refuses": [],
         }
         assert [client["takes_part"] for client in told["clients"]] == [True, True, False]
         assert (await fed.people.get("/api/v1/runs")).json() == []           # nothing was started
@@ -94,6 +95,40 @@ async def test_a_run_that_would_wait_may_be_asked_for_with_a_warning(tmp_path: P
         wait = "A round needs 2 updates and 1 client is there: the run will wait for 1 more client"
         assert told["warnings"] == [wait, "b: sharing paused by its owner"]
         assert (await check(fed, min_updates=1))["warnings"] == ["b: sharing paused by its owner"]
+
+
+async def test_who_would_refuse_by_its_operators_word_is_said_and_is_known_after_a_restart(tmp_path: Path) -> None:
+    strict = offer(limits=Limits(max_epochs=5, min_cohort=3))
+    async with central(tmp_path) as fed:
+        await fed.client("a")
+        await fed.client("b", strict)
+        assert (await check(fed, task_config={"epochs": 5}))["clients"][1]["refuses"] == [
+            "accepts cohorts of 3 or more (min_cohort), this one has 2"
+        ]
+        await fed.client("c")
+        assert (await check(fed, task_config={"epochs": 5}))["warnings"] == []
+        told = await check(fed, task_config={"epochs": 6}, cohort_fraction=0.5)
+        refusal = "accepts at most 5 epochs a round (max_epochs), the run asks for 6"
+        cohort = "accepts cohorts of 3 or more (min_cohort), this one has 2"
+        assert told["ok"]                   # the others may train without it
+        assert told["warnings"] == [f"b {refusal}, and {cohort}: it will refuse"]
+        alone = await check(fed, task_config={"epochs": 6}, clients=["b"])
+        assert alone["warnings"][0] == "A round needs 1 update and 0 clients accept this run: its rounds will fail"
+        rows = (await fed.people.get("/api/v1/clients")).json()
+        assert [row["offers"][0]["limits"] for row in rows] == [{}, {"max_epochs": 5, "min_cohort": 3}, {}]
+    async with central(tmp_path) as fed:
+        told = await check(fed, task_config={"epochs": 6})
+        assert told["clients"][1]["refuses"] == [refusal, cohort]       # nobody is there yet
+
+
+async def test_an_assignment_says_how_many_are_asked(tmp_path: Path) -> None:
+    async with central(tmp_path) as fed:
+        clients = [await fed.client(name) for name in ("a", "b")]
+        await fed.start_run()
+        init = await clients[0].work()
+        assert (init["kind"], init["cohort_size"]) == ("init", 1)
+        await clients[0].do(init)
+        assert [(await client.work())["cohort_size"] for client in clients] == [2, 2]
 
 
 async def test_the_runs_that_come_first_are_named(tmp_path: Path) -> None:

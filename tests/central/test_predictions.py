@@ -17,7 +17,7 @@ from central_scene import Central, central, config, offer
 
 from federation_scene import wait_until
 from fednode.central.answers import Refusal
-from fednode.central.predictions import IDLE_S, LIMIT_S, MAX_WAITING, Predictions
+from fednode.central.predictions import IDLE_S, LIMIT_S, MAX_WAITING, Predictions, Tried
 from fednode.clock import HandClock
 from fednode.core.params import Params
 from fednode.core.records import Offer
@@ -29,6 +29,7 @@ WEIGHT = np.zeros(784, np.float32)
 WEIGHT[0] = np.log(3)
 START = Params({"bias": np.zeros(1, np.float32), "weight": np.zeros(784, np.float32)})
 AFTER = Params({"bias": np.zeros(1, np.float32), "weight": WEIGHT})
+DIGIT = {"height": 28, "width": 28, "channels": 1, "is_drawn": True}
 EMPTY, DOT = [0] * 784, [255] + [0] * 783
 
 ODD_TASK = '''
@@ -102,7 +103,8 @@ async def test_a_models_probabilities_are_those_worked_out_by_hand(scene: Centra
     assert answer.status_code == 200, answer.text
     assert answer.json() == {
         "model_sha256": run["model_sha256"], "run": run["number"], "round": 1, "labels": ["3", "7"],
-        "probabilities": [[0.5, 0.5], pytest.approx([3 / 4, 1 / 4])],
+        "probabilities": [[0.5, 0.5], pytest.approx([3 / 4, 1 / 4])], "verdicts": ["3", "3"], "threshold": None,
+        "awaits_threshold": False, "heat_maps": None, "notice": "",
     }
     by_prefix, by_id = await ask(scene, run["model_sha256"][:12], [DOT]), await ask(scene, newest["id"], [DOT])
     assert by_prefix.json()["probabilities"] == by_id.json()["probabilities"] == answer.json()["probabilities"][1:]
@@ -237,7 +239,7 @@ async def test_the_choices_follow_the_runs(scene: Central) -> None:
     await client.work()
     [moved] = (await scene.people.get("/api/v1/predictions/choices")).json()
     assert (moved["run"], moved["task"], moved["round"], moved["problem"]) == (1, "mnist_3v7", 0, None)
-    assert (moved["picture"], moved["labels"]) == ({"height": 28, "width": 28, "channels": 1}, ["3", "7"])
+    assert (moved["picture"], moved["labels"]) == (DIGIT, ["3", "7"])
     assert (await ask(scene, moved["model_sha256"], [EMPTY])).status_code == 200
 
 
@@ -285,13 +287,13 @@ async def test_a_task_that_hangs_costs_its_process_after_the_limit(
 ) -> None:
     model = tmp_path / "model.safetensors"
     write_params(AFTER, model, is_durable=False)
-    run = config(task="odd", fingerprint="odd@1", task_config={})
-    hanging = asyncio.create_task(predictions.predict(run, model, HANGS))
+    tried = Tried(config=config(task="odd", fingerprint="odd@1", task_config={}), params_file=model)
+    hanging = asyncio.create_task(predictions.predict(tried, HANGS))
     await asyncio.to_thread(wait_until, (odd_task / "hangs").exists, "the task to hang")
     await clock_of(predictions).advance(LIMIT_S)
     with pytest.raises(TimedOut, match="no answer within 30 s"):
         await hanging
-    _, [[pid]] = await predictions.predict(run, model, CALM)
+    [[pid]] = (await predictions.predict(tried, CALM)).probabilities
     assert pid == predictions.pid
 
 

@@ -121,3 +121,12 @@ def test_no_regular_expression_of_a_stranger_is_matched_here(field: dict[str, An
 def test_a_field_may_be_called_pattern() -> None:
     fields = {"pattern": {"type": "string", "default": "stripes"}, "size": {"default": {"pattern": "x"}}}
     check_offer(offer(schema={"type": "object", "properties": fields}))
+
+
+def test_a_robust_strategy_asks_for_the_updates_that_it_takes():
+    assert completed(strategy="multi_krum", strategy_config={"hostile": 2}, roster_size=9).min_updates == 7
+    with pytest.raises(BadConfig, match="needs 5 updates or more") as error:
+        completed(strategy="median", strategy_config={"hostile": 2}, min_updates=4)
+    assert error.value.field == "min_updates"
+    with pytest.raises(BadConfig, match="only 3 clients"):
+        completed(strategy="median", strategy_config={"hostile": 2}, clients=["a", "b", "c"])

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fednode.client.approvals import Code
 from fednode.client.talk import ClientSettings, TrainingConfig
 from fednode.core.records import Offer
 from fednode.tasks.registry import load_task
@@ -24,6 +25,9 @@ class Heard:
 
     def offered(self, offers: tuple[Offer, ...], refused: Mapping[str, str]) -> None:
         self.lines.append(f"offered {[offer.task for offer in offers]} refused {sorted(refused)}")
+
+    def asks(self, codes: tuple[Code, ...]) -> None:
+        self.lines.append(f"asks {[f'{code.task} {code.verdict}' for code in codes]}")
 
     def registering(self, url: str) -> None:
         self.lines.append("registering")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fednode.client.link import MODELS_KEPT, ModelCache
+from fednode.client.model_cache import MODELS_KEPT, ModelCache
 from fednode.wire.codec import sha256_of_file
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fednode.client.execution import Offered, check_order, failure_of, task_config
+from fednode.client.execution import check_order, failure_of, task_config
+from fednode.client.offers import Offered
 from fednode.core.records import Offer
 from fednode.core.status import FailureCode
 from fednode.errors import BadConfig, ParamsMismatch, TaskFailed

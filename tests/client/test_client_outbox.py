@@ -9,13 +9,19 @@ import numpy as np
 import pytest
 from client_scenes import Heard
 
-from fednode.client.link import MODELS_KEPT, ModelCache, Silence
+from fednode.client.link import Silence
+from fednode.client.model_cache import MODELS_KEPT, ModelCache
 from fednode.client.outbox import Outbox
 from fednode.core.params import Params
 from fednode.errors import BadConfig, CannotConnect
+from fednode.tasks.state_dirs import StateDirs
 from fednode.wire.codec import digest_of_file, write_params
 
 ID = "run_1.3.1"
+
+
+def an_outbox(folder: Path) -> Outbox:
+    return Outbox(folder / "outbox", StateDirs(folder / "state"))
 
 
 def finish(outbox: Outbox, assignment: str = ID) -> Path:
@@ -26,8 +32,8 @@ def finish(outbox: Outbox, assignment: str = ID) -> Path:
 
 
 def test_a_finished_update_is_there_for_the_next_process(tmp_path):
-    file = finish(Outbox(tmp_path))
-    (found,) = Outbox(tmp_path).finished()
+    file = finish(an_outbox(tmp_path))
+    (found,) = an_outbox(tmp_path).finished()
     assert (found.assignment, found.file) == (ID, file)
     assert found.announcement.num_examples == 4
     assert found.announcement.num_bytes == file.stat().st_size
@@ -38,39 +44,67 @@ def test_a_finished_update_is_there_for_the_next_process(tmp_path):
 
 def test_several_come_in_the_order_of_their_ids(tmp_path):
     for assignment in ("run_1.4.1", "run_1.3.2", "run_1.3.1"):
-        finish(Outbox(tmp_path), assignment)
-    assert [f.assignment for f in Outbox(tmp_path).finished()] == ["run_1.3.1", "run_1.3.2", "run_1.4.1"]
+        finish(an_outbox(tmp_path), assignment)
+    assert [f.assignment for f in an_outbox(tmp_path).finished()] == ["run_1.3.1", "run_1.3.2", "run_1.4.1"]
 
 
 def test_what_was_not_finished_is_swept(tmp_path):
-    finish(Outbox(tmp_path)).with_name("report.json").unlink()
-    assert Outbox(tmp_path).finished() == ()
-    assert list(tmp_path.iterdir()) == []
+    finish(an_outbox(tmp_path)).with_name("report.json").unlink()
+    assert an_outbox(tmp_path).finished() == ()
+    assert list((tmp_path / "outbox").iterdir()) == []
 
 
 def test_bytes_that_a_power_loss_changed_are_not_sent(tmp_path):
-    file = finish(Outbox(tmp_path))
+    file = finish(an_outbox(tmp_path))
     file.write_bytes(bytes(file.stat().st_size))
-    assert Outbox(tmp_path).finished() == ()
+    assert an_outbox(tmp_path).finished() == ()
 
 
 @pytest.mark.parametrize("report", ["", "{}", "[]", '{"announcement": {}, "evaluation": null}'])
 def test_a_damaged_report_is_swept(tmp_path, report):
-    finish(Outbox(tmp_path)).with_name("report.json").write_text(report)
-    assert Outbox(tmp_path).finished() == ()
+    finish(an_outbox(tmp_path)).with_name("report.json").write_text(report)
+    assert an_outbox(tmp_path).finished() == ()
 
 
 def test_a_dropped_one_is_gone(tmp_path):
-    outbox = Outbox(tmp_path)
+    outbox = an_outbox(tmp_path)
     finish(outbox)
     outbox.drop(ID)
     assert outbox.finished() == ()
 
 
+def finish_with_state(outbox: Outbox, assignment: str) -> str:
+    """A visit that adds its assignment to a diary; what it found there."""
+    outbox.update_file(assignment)
+    diary = outbox.state_of(assignment).open() / "diary"
+    found = diary.read_text() if diary.exists() else ""
+    diary.write_text(f"{found}{assignment} ")
+    write_params(Params({"w": np.ones(3, np.float32)}), diary.parent.with_name("update.safetensors"), is_durable=False)
+    outbox.finish(assignment, num_examples=4, environment={}, evaluation=None)
+    return found
+
+
+def test_what_a_visit_keeps_counts_once_its_update_has_arrived_by_whichever_process(tmp_path):
+    assert finish_with_state(an_outbox(tmp_path), "run_1.1.1") == ""
+    (found,) = an_outbox(tmp_path).finished()                       # the next process sends it
+    an_outbox(tmp_path).arrived(found.assignment)
+    assert an_outbox(tmp_path).finished() == ()
+    assert finish_with_state(an_outbox(tmp_path), "run_1.2.1") == "run_1.1.1 "
+
+
+def test_what_a_visit_keeps_is_dropped_with_an_update_that_nobody_wants(tmp_path):
+    outbox = an_outbox(tmp_path)
+    finish_with_state(outbox, "run_1.1.1")
+    outbox.arrived("run_1.1.1")
+    finish_with_state(outbox, "run_1.2.1")
+    outbox.drop("run_1.2.1")
+    assert finish_with_state(outbox, "run_1.2.2") == "run_1.1.1 "
+
+
 @pytest.mark.parametrize("name", ["../../etc.1.1", "run/1.1.1", "run_1.1", "run_1.1.1.1", "", "run_1.1.x", "RUN.1.1"])
 def test_an_id_from_the_wire_never_leads_out_of_the_outbox(tmp_path, name):
     with pytest.raises(BadConfig):
-        Outbox(tmp_path).update_file(name)
+        an_outbox(tmp_path).update_file(name)
 
 
 def add_model(cache: ModelCache, content: bytes) -> str:

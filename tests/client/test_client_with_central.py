@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from fednode.central.serve import CentralSettings, Serving, serve
 from fednode.client.daemon import run_client
 from fednode.client.talk import ClientSettings
 from fednode.clock import SystemClock
-from fednode.errors import NameTaken, NotAuthorised
+from fednode.errors import NameTaken, NotAuthorised, UsageError
 from fednode.settings import read_note
 from fednode.wire.http import Http
 from fednode.wire.messages import PauseRequest, RunRequest
@@ -88,6 +88,24 @@ class Federation:
 @pytest.fixture
 def federation(tmp_path: Path) -> Federation:
     return Federation(tmp_path)
+
+
+async def test_what_a_client_keeps_of_runs_that_have_ended_is_swept_when_the_next_one_trains(federation):
+    async with federation.central(), federation.client("a") as a, federation.client("b") as b:
+        await a.until("registered")
+        await b.until("registered")
+        kept = a.settings.state_dir / "state" / "run_0000000000000000000000000" / "3"
+        kept.mkdir(parents=True)
+        await federation.start_run()
+        await federation.until("completed")
+    assert not kept.parent.exists()
+
+
+async def test_a_device_that_is_not_there_is_refused_before_the_central_node_hears_of_the_client(federation):
+    async with federation.central(), federation.client("a") as a:
+        settings = replace(a.settings, device="cuda:99", name="other", state_dir=federation.folder / "other")
+        with pytest.raises(UsageError, match="the device 'cuda:99' is not there: this machine has"):
+            await run_client(settings, a.heard, SystemClock(), federation.note)
 
 
 async def test_two_client_nodes_play_a_run_to_its_end(federation):

@@ -231,7 +231,7 @@ def test_one_stranger_neither_stops_the_run_nor_counts():
 
 
 def test_a_value_of_the_wrong_kind_is_told_to_whoever_measured_it():
-    with pytest.raises(TaskFailed, match="metric 'auc': `roc`, `auc` and `threshold` need a Histogram"):
+    with pytest.raises(TaskFailed, match="metric 'auc' cannot be made of a number: `roc`, `auc` and `threshold` need"):
         require_poolable(SCORES[4:5], found(0.5, name="scores"))
     with pytest.raises(TaskFailed, match="3 classes"):
         require_poolable([Metric(name="m", combine="sensitivity")], found(Sum(np.eye(3))))

@@ -18,6 +18,10 @@ GONE = {"client": "b", "code": "gone", "reason": "unheard of for 60 s", "traceba
     ("run paused", {"from": "running", "reason": ""}, "The run is paused: by a person"),
     ("run ended", {"status": "failed", "reason": "no model"}, "The run failed: no model"),
     ("run ended", {"status": "cancelled", "reason": ""}, "The run was cancelled"),
+    (
+        "run deleted", {"number": 7, "task": "mnist", "num_models": 3, "num_rows": 1200},
+        "Run #7 of mnist was deleted, with 3 models and 1,200 rows",
+    ),
     ("round opened", {**ROUND, "kind": "train", "cohort": ["a", "b"]}, "Round 3 began: training by a and b"),
     (
         "round closed", {**ROUND, "kind": "train", "num_updates": 1, "num_clients": 2, "failures": [GONE]},
@@ -79,6 +83,6 @@ def test_no_kind_of_event_is_empty_and_each_has_words() -> None:
     assert all(KINDS.values())
     told = defaultdict(lambda: "x", {"failures": [], "metrics": {}, "values": {}, "cohort": ["a"], "clients": ["a"]})
     numbers = dict.fromkeys(("attempt", "num_clients", "num_updates", "num_examples", "num_bytes", "away_s"), 1)
-    told |= numbers | {"model_round": 1, "kind": "train"}
+    told |= numbers | {"model_round": 1, "kind": "train", "num_models": 1, "num_rows": 2}
     for what in {what for whats in KINDS.values() for what in whats}:
         assert sentence(what, told) not in ("", what)

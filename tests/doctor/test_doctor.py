@@ -118,7 +118,7 @@ def test_a_store_that_is_damaged_newer_or_lacks_a_file(tmp_path: Path) -> None:
     assert levels(ahead)["clock went back"] is Level.WARN
     path = tmp_path / "store.sqlite"
     with closing(sqlite3.connect(path)) as database:
-        database.execute("insert into model values ('m', (select id from run), 0, 'abc', 1, 1, '', '', 0.0)")
+        database.execute("insert into model values ('m', (select id from run), 0, 'abc', 1, 1, '', '', 0.0, null)")
         database.commit()
     assert "1 params files are gone" in told(store(tmp_path, CLOCK), "store")
     with closing(sqlite3.connect(path)) as database:
@@ -235,11 +235,13 @@ def test_a_revoked_client_and_one_whose_secret_is_void(federation: Federation) -
 
 def test_each_tasks_own_check_of_the_data(shared: Federation, tmp_path: Path) -> None:
     found = asyncio.run(tasks(client_settings(shared, "new", tasks=("mnist_3v7", "mnits")), CLOCK))
-    assert levels(found) == {"task mnist_3v7": Level.OK, "task mnits": Level.FAIL}
+    assert levels(found) == {"device": Level.OK, "task mnist_3v7": Level.OK, "task mnits": Level.FAIL}
     assert "mnist_3v7@" in told(found, "task mnist_3v7")
     for changes, code in [({"data": tmp_path / "nowhere"}, 6), ({"data": tmp_path, "offline_sample": False}, 6)]:
         found = asyncio.run(tasks(client_settings(shared, "new", tasks=("mnist_3v7",), **changes), CLOCK))
         assert exit_code_of(found) == code, found
+    (nowhere,) = asyncio.run(tasks(client_settings(shared, "new", tasks=("mnist_3v7",), device="cuda:99"), CLOCK))
+    assert (nowhere.check, nowhere.exit_code, "this machine has" in nowhere.told) == ("device", 2, True)
     everything = asyncio.run(tasks(client_settings(shared, "new", data=tmp_path, offline_sample=False), CLOCK))
     assert everything[-1].check == "data"
     assert exit_code_of(everything) == 6

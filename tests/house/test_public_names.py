@@ -11,7 +11,7 @@ import fednode
 
 PUBLIC = (
     "Task TorchTask TrainConfig Cancelled Site Partition Picture Samples Visit Metric Metrics Sum Histogram Params "
-    "Update Strategy State Updates simulate Simulation FednodeError __version__"
+    "Update Strategy State Updates simulate Simulation FednodeError DataError partition_indices __version__"
 ).split()
 
 

@@ -37,6 +37,7 @@ WALLS = {
     "httpx2": ("wire/",),
     "http.client": ("wire/",),
     "urllib.request": ("wire/",),
+    "tensorboardX": ("cli/event_files.py",),
     "pickle": (),
     "multiprocessing": (),
 }

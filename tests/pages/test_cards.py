@@ -112,7 +112,12 @@ def test_a_secret_is_rotated_and_the_client_goes_on(shared: Federation, page: Pa
 
 def test_models_are_listed_newest_first_and_by_run(shared: Federation, page: Page) -> None:
     page.goto(f"{shared.url}/models?run=1")
-    assert page.locator("#models td:first-child").all_inner_texts() == [f"Round {n}" for n in (3, 2, 1, 0)]
+    assert page.locator("#models td:first-child a").all_inner_texts() == [f"Round {n}" for n in (3, 2, 1, 0)]
+    marks = {model["round"]: model["marks"] for model in shared.get("models?run=1")}
+    assert sorted(mark for found in marks.values() for mark in found) == ["best", "final"]
+    for number, row in zip((3, 2, 1, 0), page.locator("#models tr").all(), strict=True):
+        assert row.locator(".chip").all_inner_texts() == marks[number]
+    expect(page.locator(".filters")).to_contain_text("4 models, 4 kept on disk")
     page.get_by_role("textbox", name="Run").fill("77")
     page.get_by_role("button", name="Show").click()
     expect(page.get_by_text("there is no run '77'")).to_be_visible()
@@ -134,6 +139,21 @@ def test_a_models_card_leads_back_to_its_beginning_and_to_its_params(shared: Fed
     assert [row["client"] for row in shared.get(f"models/{model['id']}/card")["contributions"]] == [
         "hospital-1", "hospital-2"
     ]
+
+
+def test_a_run_that_has_ended_is_deleted_after_it_was_said_what_goes(shared: Federation, page: Page) -> None:
+    run = shared.end_of(shared.run_in_background("mnist_3v7", "--rounds", "1", "--epochs", "1", "--keep-every", "0"))
+    page.goto(f"{shared.url}/runs/{run['number']}")
+    page.get_by_role("link", name="Delete").click()
+    plan = shared.get(f"runs/{run['number']}/deletion")
+    expect(page.locator("dl")).to_contain_text(f"{plan['num_rows']:,}: rounds, metrics, events, journal")
+    assert_accessible(page)
+    page.get_by_role("button", name="Delete it for good").click()
+    expect(page).to_have_url(f"{shared.url}/runs")
+    page.goto(f"{shared.url}/runs/{run['number']}")
+    expect(page.get_by_text(f"Run #{run['number']} was deleted")).to_be_visible()
+    page.goto(f"{shared.url}/events")
+    expect(page.locator("#events li").first).to_contain_text(f"Run #{run['number']} of mnist_3v7 was deleted")
 
 
 def test_events_are_sentences_of_a_kind_of_a_run_or_of_a_client(shared: Federation, page: Page) -> None:

@@ -12,7 +12,8 @@ from pages_of_docs import MAPPED, ROOT, Block, Reader, blocks_of, shape
 
 PAGES = (
     ROOT / "README.md", *sorted((ROOT / "docs" / "tutorials").glob("*.md")),
-    ROOT / "docs" / "how-to" / "write-a-task.md", ROOT / "docs" / "how-to" / "write-a-strategy.md",
+    ROOT / "docs" / "how-to" / "write-a-task.md", ROOT / "docs" / "how-to" / "keep-state-at-a-client.md",
+    ROOT / "docs" / "how-to" / "write-a-strategy.md",
 )
 
 

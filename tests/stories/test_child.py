@@ -126,7 +126,7 @@ async def test_a_task_that_raises_costs_its_visit_and_keeps_its_process(scene: S
     pid = _pid(scene.child)
     failed = await scene.visit(fails="raise")
     assert failed.failure.code is FailureCode.TASK_ERROR
-    assert failed.failure.reason == "ValueError: a pixel is missing"
+    assert failed.failure.reason.startswith("ValueError: a pixel is missing (tiny_task.py, line ")
     assert "tiny_task.py" in failed.failure.traceback
     assert set(failed.evaluation.values) == {"accuracy", "loss"}
     assert (await scene.visit()).failure is None

@@ -93,8 +93,22 @@ def test_a_few_epochs_on_synthetic_pictures_teach_the_model_to_tell_them_apart()
     assert pooled["auc"] > 0.8
 
 
-def test_synthetic_pictures_are_called_so() -> None:
-    assert "synthetic" in str(task().check(SYNTHETIC)["source"])
+def test_synthetic_pictures_are_called_so_and_counted_by_class_without_being_drawn() -> None:
+    bound, site = task(), Site(client="whose-nobody-drew", offline_sample=True)
+    summary, report = bound.check(site), bound.report(site)
+    assert "synthetic" in str(summary["source"])
+    assert [problem.code for problem in report.problems] == ["synthetic"]
+    assert sum(summary["train"].values()) == summary["train_examples"] == 300
+    assert summary["test"] == report.splits["test"]
+    assert sum(report.splits["train"].values()) == 900
+    assert "_squares" not in vars(bound.dataset(site, "train"))
+
+
+def test_without_a_partition_each_client_draws_its_own_synthetic_pictures_and_is_measured_on_the_same() -> None:
+    bound = task(image_size=16)
+    mine, other = (bound.dataset(Site(client=name, offline_sample=True), "train") for name in ("a", "b"))
+    assert (mine[0][0] != other[0][0]).any()
+    assert bound.dataset(Site(client="a", offline_sample=True), "test") is bound.dataset(SYNTHETIC, "test")
 
 
 def test_a_site_without_a_folder_or_with_a_wrong_one_is_told_what_is_missing(tmp_path: Path) -> None:

@@ -2,48 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from structlog.testing import capture_logs
 
+from fednode.core.data_report import DataReport
 from fednode.errors import DataError
-from fednode.tasks.chest_xray_folder import CLASSES, XrayFolder, held_back, look, patient_of, usable
+from fednode.tasks.chest_xray_folder import XrayFolder, held_back, look, patient_of, usable
 from fednode.tasks.picture_cache import PictureCache
+from xray_scene import draw, fill
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> PictureCache:
     return PictureCache(16, tmp_path_factory.mktemp("cache"))
-
-
-def draw(path: Path, number: int, kind: str = "") -> Path:
-    """A picture like no other number's."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.new("L", (24, 24), 40)
-    for bit in range(12):
-        if number >> bit & 1:
-            picture.paste(200, (2 * bit, 0, 2 * bit + 2, 24))
-    picture.save(path, kind or None, **({"quality": 95} if path.suffix == ".jpeg" and kind != "PNG" else {}))
-    return path
-
-
-def fill(
-    root: Path, splits: Sequence[str] = ("train", "test"), classes: Sequence[str] = CLASSES, each: int = 3
-) -> Path:
-    """A sound folder: `each` images of as many patients in every class of every split."""
-    number = 1
-    for split in splits:
-        for name in classes:
-            for _ in range(each):
-                stem = f"IM-{number:04}-0001" if name.upper() == "NORMAL" else f"person{number}_virus_{number}"
-                draw(root / split / name / f"{stem}.jpeg", number)
-                number += 1
-    return root
 
 
 def codes(found: XrayFolder) -> list[str]:
@@ -95,6 +74,10 @@ def test_every_file_that_cannot_be_used_is_named_with_its_reason(tmp_path, cache
     (folder / "empty.png").touch()
     (folder / "text.jpeg").write_text("this is no image")
     (folder / "scan.dcm").write_bytes(b"\0" * 128 + b"DICM")
+    (folder / "IM000001").write_bytes(b"\0" * 128 + b"DICM")       # as scanners call them
+    for kind in ("gif", "tiff", "avif", "webp"):
+        Image.new("L", (24, 24)).save(folder / f"other.{kind}")
+    (folder / "a-gif-without-an-ending").write_bytes((folder / "other.gif").read_bytes())
     (folder / "gone.jpeg").symlink_to(tmp_path / "nowhere")
     Image.new("1", (30_000, 30_000)).save(folder / "huge.png")
     os.mkfifo(folder / "pipe.jpeg")
@@ -102,11 +85,16 @@ def test_every_file_that_cannot_be_used_is_named_with_its_reason(tmp_path, cache
     draw(folder / "deeper" / "inside.jpeg", 201)
     found = look(tmp_path, cache)
     skipped = {Path(file.path).name: file.reason for file in found.report.skipped}
-    assert set(skipped) == {"cut.jpeg", "empty.png", "text.jpeg", "scan.dcm", "gone.jpeg", "huge.png", "pipe.jpeg"}
+    assert set(skipped) == {
+        "cut.jpeg", "empty.png", "text.jpeg", "scan.dcm", "gone.jpeg", "huge.png", "pipe.jpeg", "IM000001",
+        "other.gif", "other.tiff", "other.avif", "other.webp", "a-gif-without-an-ending",
+    }
+    for name, kind in (("IM000001", "DICOM"), ("other.gif", "GIF"), ("other.avif", "AVIF"), ("other.tiff", "TIFF")):
+        assert skipped[name] == f"its content is neither JPEG nor PNG, but {kind}"
     assert all(skipped.values())
-    assert found.report.skipped[0].path == "chest_xray/train/PNEUMONIA/cut.jpeg"
+    assert "chest_xray/train/PNEUMONIA/cut.jpeg" in [file.path for file in found.report.skipped]
     assert counts(found) == SOUND
-    assert found.report.is_usable
+    assert found.report.fatal is None
 
 
 def test_a_third_class_folder_is_a_problem_and_is_left_out(tmp_path, cache) -> None:
@@ -149,7 +137,7 @@ def test_what_cannot_be_trained_is_said_before_it_starts(prepare, code, words, t
     prepare(data)
     found = look(data, cache)
     assert codes(found)[0] == code
-    assert not found.report.is_usable
+    assert found.report.fatal is not None
     with pytest.raises(DataError, match=words) as raised:
         usable(data, cache)
     assert raised.value.fix
@@ -168,9 +156,103 @@ def test_skipped_files_are_named_in_the_log(tmp_path, cache) -> None:
     (tmp_path / "train" / "NORMAL" / "broken.jpeg").write_bytes(b"no image")
     with capture_logs() as logged:
         usable(tmp_path, cache)
-    assert [(line["event"], line["path"]) for line in logged] == [
-        ("chest_xray.skipped", "train/NORMAL/broken.jpeg")
+    assert [(line["event"], line.get("path")) for line in logged] == [
+        ("chest_xray.skipped", "train/NORMAL/broken.jpeg"), ("chest_xray.skipped_in_all", None),
     ]
+
+
+def test_a_hundred_copies_are_named_in_the_report_and_counted_in_the_log(tmp_path, cache) -> None:
+    fill(tmp_path, each=12)
+    shutil.rmtree(tmp_path / "test")
+    (tmp_path / "test").symlink_to("train")
+    with capture_logs() as logged:
+        found = usable(tmp_path, cache)
+    assert codes(found) == ["leak"] * 24
+    assert [line["event"] for line in logged] == ["chest_xray.leak"] * 11
+    assert logged[-1]["num_more"] == 14
+
+
+def test_names_in_no_encoding_and_with_line_breaks_are_told_on_one_line(tmp_path, cache) -> None:
+    fill(tmp_path)
+    folder = os.fsencode(tmp_path / "train" / "NORMAL")
+    whole = next((tmp_path / "train" / "NORMAL").iterdir()).read_bytes()
+    names = (b"caf\xe9.jpeg", b"two\nlines.jpeg", b"\x1b[31mred.png")
+    for name in names:
+        Path(os.fsdecode(folder + b"/" + name)).write_bytes(b"no image")
+        Path(os.fsdecode(folder + b"/good-" + name)).write_bytes(whole)
+    odd = Path(os.fsdecode(os.fsencode(tmp_path / "train") + b"/caf\xe9"))
+    odd.mkdir()
+    with capture_logs() as logged:
+        found = usable(tmp_path, cache)
+    assert counts(found)["train"] == {"NORMAL": 6, "PNEUMONIA": 3}
+    assert [file.path for file in found.report.skipped] == [
+        "train/NORMAL/\x1b[31mred.png", "train/NORMAL/caf\\xe9.jpeg", "train/NORMAL/two\nlines.jpeg",
+    ]
+    assert DataReport.from_json(json.loads(json.dumps(found.report.to_json()))) == found.report
+    told = [*(problem.message for problem in found.report.problems), *(line.get("path", "") for line in logged)]
+    assert all(text.isprintable() and text.encode() is not None for text in told)
+    assert "train/NORMAL/two\\nlines.jpeg" in told
+
+
+def test_links_are_followed_and_a_link_to_nowhere_takes_nothing_else_along(tmp_path, cache) -> None:
+    fill(tmp_path / "store" / "chest_xray")
+    data = tmp_path / "data"
+    (data / "train").mkdir(parents=True)
+    (data / "test").symlink_to(tmp_path / "store" / "chest_xray" / "test")
+    (data / "train" / "Normal").symlink_to(tmp_path / "store" / "chest_xray" / "train" / "NORMAL")
+    (data / "train" / "PNEUMONIA").mkdir()
+    for image in (tmp_path / "store" / "chest_xray" / "train" / "PNEUMONIA").iterdir():
+        (data / "train" / "PNEUMONIA" / image.name).symlink_to(image)
+    for place, target in (("round", "round"), ("endless", "x" * 300), ("up", "../..")):
+        (data / "train" / "PNEUMONIA" / place).symlink_to(target)
+        (data / f"{place}").symlink_to(target)
+    (data / "train" / "PNEUMONIA" / "round.jpeg").symlink_to("round.jpeg")
+    (data / "train" / "PNEUMONIA" / "null.jpeg").symlink_to("/dev/null")
+    found = look(data, cache)
+    assert (counts(found), codes(found)) == (SOUND, [])
+    assert {Path(file.path).name for file in found.report.skipped} == {"round.jpeg", "null.jpeg"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, for whom permissions hold")
+def test_what_this_user_may_not_read_is_told_and_the_rest_is_used(tmp_path, cache) -> None:
+    fill(tmp_path)
+    secret = next((tmp_path / "train" / "NORMAL").iterdir())
+    secret.chmod(0o000)
+    (tmp_path / "locked" / "inner").mkdir(parents=True)
+    (tmp_path / "train" / "NORMAL" / "elsewhere").symlink_to(tmp_path / "locked" / "inner" / "x")
+    (tmp_path / "locked").chmod(0o000)
+    (tmp_path / "test" / "PNEUMONIA").chmod(0o000)
+    with other_user(tmp_path):
+        found = look(Path(), PictureCache(16, Path("no-cache-here")))
+    assert [(file.path, file.reason) for file in found.report.skipped] == [
+        (f"train/NORMAL/{secret.name}", "cannot be opened: Permission denied")
+    ]
+    assert codes(found) == ["unreadable", "no_images"]
+    assert "test/PNEUMONIA cannot be read: Permission denied" in found.report.problems[0].message
+    assert counts(found) == {"train": {"NORMAL": 2, "PNEUMONIA": 3}, "test": {"NORMAL": 3, "PNEUMONIA": 0}}
+
+
+@contextmanager
+def other_user(folder: Path) -> Iterator[None]:
+    """Nobody, who is in this folder already: the way to it may be closed to others."""
+    folder.chmod(0o755)
+    before = Path.cwd()
+    os.chdir(folder)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.chdir(before)
+
+
+def test_few_patients_are_still_enough_for_each_site_that_shares_the_folder(tmp_path, cache) -> None:
+    fill(tmp_path, each=4)
+    found = look(tmp_path, cache)
+    for num_sites in (1, 3):
+        val = {image.patient for image in found.split("val", num_sites)}
+        assert len(val) == {1: 2, 3: 4}[num_sites]
+        assert val.isdisjoint(image.patient for image in found.split("train", num_sites))
 
 
 @pytest.mark.parametrize(("name", "patient"), [

@@ -74,6 +74,12 @@ def test_the_turn_that_exif_tells_is_applied() -> None:
     assert np.abs(turned.astype(int) - CALM).max() <= 4
 
 
+def test_a_broken_exif_takes_no_picture_away() -> None:
+    turned_by_255 = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\xff\0\0\0\0\0\0"
+    broken = encoded(GREY, "JPEG", quality=98, exif=turned_by_255)
+    assert np.abs(decode(broken, SIZE).astype(int) - CALM).max() <= 4
+
+
 def test_a_large_jpeg_is_decoded_small_and_shows_the_same() -> None:
     large = GREY.resize((1600, 1200), Image.Resampling.BICUBIC)
     assert np.abs(decode(encoded(large, "JPEG", quality=98), SIZE).astype(int) - CALM).max() <= 4
@@ -85,6 +91,8 @@ def test_a_large_jpeg_is_decoded_small_and_shows_the_same() -> None:
     (encoded(GREY, "JPEG")[:300], "broken"),
     (encoded(GREY)[:60], "broken"),
     (encoded(GREY)[:-30], "broken"),
+    (encoded(GREY)[:-12], "cut off"),
+    (encoded(GREY, "JPEG")[:-2], "broken"),
     (b"\xff\xd8\xff" + b"\0" * 200, "broken"),
     (b"\x89PNG\r\n\x1a\n" + os.urandom(200), "broken"),
 ])
@@ -107,7 +115,7 @@ def test_a_pipe_a_socket_and_a_device_are_not_waited_for(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("socket.jpeg")
-        with pytest.raises(NotAPicture, match="cannot be opened"):
+        with pytest.raises(NotAPicture, match="not a regular file"):
             read_file(Path("socket.jpeg"))
     with pytest.raises(NotAPicture, match="not a regular file"):
         read_file(Path("/dev/null"))

@@ -98,7 +98,7 @@ def held_out(task: Mnist | Mnist3v7) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(("name", "labels"), [("mnist", "0123456789"), ("mnist_3v7", "33337777")])
 def test_the_card_of_a_digit_task_says_what_it_takes_and_brings_test_images(name: str, labels: str) -> None:
     card = card_of(load_installed(name))
-    assert (card.fingerprint, card.picture) == (f"{name}@1", Picture(height=28, width=28))
+    assert (card.fingerprint, card.picture) == (f"{name}@1", Picture(height=28, width=28, is_drawn=True))
     assert card.classes == tuple(dict.fromkeys(labels))
     assert isinstance(card.samples, Samples)
     assert card.samples.pictures.shape == (len(labels), 28, 28) and card.samples.labels == tuple(labels)

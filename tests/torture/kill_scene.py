@@ -19,8 +19,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from forked import Forked
-
 import fednode
 from federation_scene import Federation, wait_until
 
@@ -40,21 +38,9 @@ class KillableFederation(Federation):
     """Members that die by themselves, at the points of `fednode.failpoints`."""
 
     def __init__(self, folder: Path, *, is_forked: bool = True) -> None:
-        """`is_forked`: what is started has its imports already, so that a case costs a second and not five."""
-        super().__init__(folder)
-        self._is_forked = is_forked
+        super().__init__(folder, is_forked=is_forked)
         self.asked: dict[int, dict[str, Any]] = {}          # by seed: the runs
         self.num_asked: Counter[int] = Counter()            # by seed
-
-    def start(self, name: str, *args: str) -> None:
-        """Start a member, or start it again as it was."""
-        if not self._is_forked:
-            super().start(name, *args)
-            return
-        self.args[name] = list(args) or self.args[name]
-        self.members[name] = Forked(     # type: ignore[assignment]
-            self.args[name], log=self.folder / f"{name}.log", env=self.env, cwd=self.folder
-        )
 
     def start_armed(self, name: str, points: str, **more: str) -> None:
         """Start a member, as it was, to die at one of these points. `more`: of its environment."""

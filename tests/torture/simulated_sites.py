@@ -37,6 +37,8 @@ ENDED = ("completed", "failed", "cancelled")
 # What a body may be told that says nothing of the update: it is announced once more.
 NOT_THIS_TIME = ("200", "400 usage", "404 not_found", "409 conflict", "413 too_large", "422 bad_params_file")
 PATIENCE_S = 25.0
+FIRST_RETRY_S, LAST_RETRY_S = 1.0, 10.0     # at most so long: full jitter, as a client node waits
+LOOK_EVERY_S = 15.0
 OFFER = Offer(
     task="toy", fingerprint="toy@1", schema={"type": "object", "properties": {}}, metrics=(Metric(name="accuracy"),)
 )
@@ -301,12 +303,14 @@ class Site:
 
     async def surely(self, request: Request) -> Answer:
         """An answer that says something, however often it must be asked for."""
+        limit_s = FIRST_RETRY_S
         while True:
             with suppress(Lost):
                 answer = await self.line.ask(request)
                 if answer.status not in AGAIN:
                     return answer
-            await asyncio.sleep(self.dice.uniform(0.1, 2))
+            await asyncio.sleep(self.dice.uniform(0.01, limit_s))
+            limit_s = min(LAST_RETRY_S, 2 * limit_s)
 
     def _poll(self, *, holding: str = "", wait: float = 0.0) -> Request:
         return self._get("/api/v1/clients/me/work", wait=wait, holding=holding)
@@ -412,7 +416,7 @@ class Person:
                 return run
             if run["status"] == "paused":
                 await self.fed.surely(post(f"/api/v1/runs/{self.fed.run_ref}/resume"))
-            await asyncio.sleep(5)
+            await asyncio.sleep(LOOK_EVERY_S)
         raise AssertionError(f"the run has not ended: {run['status']}, {run['reason']!r}")
 
 

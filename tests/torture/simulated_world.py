@@ -30,11 +30,12 @@ from urllib.parse import urlencode
 import anyio.to_thread
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, create_engine
 
 import fednode.store.sql
-from fednode.central.app import create_app, living
-from fednode.central.node import CentralSettings
+import fednode.store.sqlite
+from fednode.central.app import build_node, create_app, living
+from fednode.central.node import CentralNode, CentralSettings
 from fednode.store.sql import SqlStore
 from fednode.store.writer import Writer
 
@@ -68,6 +69,7 @@ def world(seed: int, template: Path | None = None) -> Iterator[World]:
         patch.setattr(secrets, "token_urlsafe", lambda n=32: dice.randbytes(n).hex())
         patch.setattr(anyio.to_thread, "run_sync", _run_here)       # FastAPI's dependencies that are no coroutines
         patch.setattr(fednode.store.sql, "Writer", TurnWriter)
+        patch.setattr(fednode.store.sqlite, "create_engine", _engine)
         gc.disable()            # a finaliser at a turn of its own choosing would be chance that no seed decides
         try:
             yield made
@@ -78,6 +80,19 @@ def world(seed: int, template: Path | None = None) -> Iterator[World]:
 
 async def _run_here(work: Callable[..., T], *values: Any, **_: Any) -> T:
     return work(*values)
+
+
+_compiled: list[Engine] = []
+
+
+def _engine(url: Any) -> Engine:
+    """What SQL says is worked out once, not once a life: an engine's statements are kept by its dialect."""
+    made = create_engine(url)
+    if not _compiled:
+        with create_engine("sqlite://").connect() as connection:        # it asks for SQLite's version and the like
+            _compiled.append(connection.engine)
+    made.dialect, made._compiled_cache = _compiled[0].dialect, _compiled[0]._compiled_cache
+    return made
 
 
 # --- time, threads and chance ---------------------------------------------------------------------
@@ -276,9 +291,7 @@ class Central:
         state_dir = self.folder / "central"
         self.store = await SqlStore.open(state_dir, self.world.clock)
         settings = CentralSettings(state_dir=state_dir, user_state_dir=self.folder, port=0)
-        made = create_app(self.store, self.world.clock, settings)
-        node = made.state.node
-        self.app = _with_built_routes(made)
+        self.app, node = _built_app(self.store, self.world.clock, settings)
         async with living(node):
             ready.set_result(None)
             await self._stop.wait()
@@ -327,17 +340,17 @@ class Central:
         return answer
 
 
-_built: list[FastAPI] = []
+_built: list[tuple[FastAPI, Any]] = []
 
 
-def _with_built_routes(app: FastAPI) -> Any:
-    """The app, but with the routes of the first one: to build them takes longer than many a life in these worlds."""
-    [gate] = app.user_middleware
+def _built_app(store: SqlStore, clock: WorldClock, settings: CentralSettings) -> tuple[Any, CentralNode]:
+    """The app with the routes of the first one: to build them takes longer than many a life in these worlds."""
     if not _built:
-        app.user_middleware.clear()
-        _built.append(app)
-    _built[0].state.node = app.state.node
-    return gate.cls(_built[0], *gate.args, **gate.kwargs)
+        app = create_app(store, clock, settings)
+        _built.append((app, app.user_middleware.pop()))
+    app, gate = _built[0]
+    app.state.node = node = build_node(store, clock, settings)
+    return gate.cls(app, doors=node.doors, num_unwritten=store.num_unwritten), node
 
 
 async def _serve(app: Any, request: Request) -> Answer | None:

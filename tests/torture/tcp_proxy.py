@@ -28,8 +28,8 @@ class TcpProxy:
 
     def __enter__(self) -> TcpProxy:
         self._thread.start()
-        server = self._do(asyncio.start_server(self._pass, "127.0.0.1", 0))
-        self.port = int(server.sockets[0].getsockname()[1])
+        self._listener = self._do(asyncio.start_server(self._pass, "127.0.0.1", 0))
+        self.port = int(self._listener.sockets[0].getsockname()[1])
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -49,6 +49,7 @@ class TcpProxy:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
     async def _end(self) -> None:
+        self._listener.close()          # or somebody comes in while the others are shown out
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()

@@ -1,5 +1,9 @@
 """A federation of twenty in a simulated world: whatever a seed does to it, the promises hold, and can be played again.
 
+The first seeds were shown to catch, when put in by hand: an answer before the commit, files swept too soon, a cohort
+selected anew after a restart (each by 1 to 3 seeds), a late update that is taken (by 2), an update that counts twice
+after another attempt took it over (by 8). What needs a person or a deadline at one moment is `test_round_machine`'s.
+
 Replay one seed: `FEDNODE_WORLD_SEED=123 .venv/bin/pytest tests/torture/test_deterministic_federation.py`.
 """
 
@@ -19,6 +23,7 @@ import pytest
 from simulated_sites import (
     CALM,
     ENDED,
+    LOOK_EVERY_S,
     ROUGH,
     WILD,
     ZEROS,
@@ -47,8 +52,10 @@ RUNS: list[dict[str, Any]] = [
     {"rounds": 1, "cohort_fraction": 1.0, "min_updates": 5},
     {"rounds": 3, "cohort_fraction": 0.2, "min_updates": 1, "strategy": "fedavgm"},
 ]
-ROUGH_SEEDS, WILD_SEEDS = (10, 3_000), (8, 3_000)          # in `make test`, in `make torture`
+FRAGILE: dict[str, Any] = {"rounds": 2, "cohort_fraction": 0.3, "min_updates": 6}      # each failure ends an attempt
+ROUGH_SEEDS, WILD_SEEDS = (52, 3_000), (40, 3_000)         # in `make test`, in `make torture`
 PATIENT, SHORT = {"deadline_s": 3_600.0}, {"deadline_s": 120.0}
+pytestmark = pytest.mark.timeout(pick(1_200, 14_400))
 
 
 def seeds(short: int, full: int) -> range:
@@ -112,7 +119,7 @@ async def _play(fed: Federation, request: dict[str, Any]) -> Played:
     fed.spawn(fate.rule(), fate.keep_up(), person.meddle())
     while fed.world.loop.now_s < MISCHIEF_S and (await fed.show())["status"] not in ENDED:
         fed.look()
-        await asyncio.sleep(5)
+        await asyncio.sleep(LOOK_EVERY_S)
     fed.weather = CALM
     run = await person.see_to_the_end(AN_HOUR_S)
     history, journal = (await fed.show())["history"], await fed.journal()
@@ -159,7 +166,7 @@ def test_whatever_happens_each_model_is_the_mean_of_what_its_round_says_and_the_
     statuses: Counter[str] = Counter()
     for seed in seeds(*WILD_SEEDS):
         with replayable(seed):
-            played = twenty.play(seed, WILD, **SHORT, **RUNS[seed % 2])
+            played = twenty.play(seed, WILD, **SHORT, **[*RUNS[:2], FRAGILE][seed % 3])
             check(played)
             struck += Counter(played.fed.struck) + played.fate
             statuses[played.run["status"]] += 1
@@ -197,8 +204,7 @@ def test_a_run_whose_turn_could_not_be_written_begins_as_soon_as_there_is_room(t
 
 def check(played: Played) -> None:
     """Raises AssertionError where the record and the models do not agree, or a promise was broken."""
-    assert played.run["status"] in ENDED
-    assert played.run["status"] == "completed" or played.run["reason"]
+    assert played.run["status"] == "completed" or (played.run["status"] == "cancelled" and played.run["reason"])
     closed = {(e["round"], e["attempt"]): dict(e["outcomes"]) for e in played.entries("round closed")}
     check_models(played, closed)
     for taken in played.fed.taken:              # what was acknowledged counts in its round, once

@@ -70,7 +70,9 @@ AT_A_START = (
 AT_A_CLIENTS_START = (
     "key.made@1", "key.written@1", "tasks.offered@1", "secret.received@1", "secret.written@1", "central.joined@1",
 )
-ELSEWHERE = ("sweep.half_done", "doors.closed", "round.closed", "round.abandoned")      # have tests of their own below
+ELSEWHERE = (                   # have tests of their own, below and in tests/store/test_deletion.py
+    "sweep.half_done", "doors.closed", "round.closed", "round.abandoned", "run.deleting", "run.deleted",
+)
 IN_THE_CHILD = ("epoch.trained", "update.trained", "update.written")
 # A point of the central node with some of a client's in the same round: one of six, another one at each.
 PAIRS = tuple(

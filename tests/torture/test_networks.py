@@ -100,7 +100,7 @@ def test_cables_that_are_cut_flap_or_lose_packets_cost_a_run_what_is_missing_at_
         network.lose(name, percent=5)
     assert_calm(people, run_id, rounds, train_s=train_s)
     num_lost = network.heal()
-    assert num_struck > 20
+    assert num_struck >= pick(9, 60)        # packets: one a cut at least, also where nobody has much time to send
     assert num_lost > 0
     assert_a_round_goes_on_without_one_that_is_cut_off_past_its_deadline(people, network)
     assert all(federation.members[name].poll() is None for name in CLIENTS)

@@ -1,11 +1,12 @@
 """`fednode` as a process of its own without the seconds that its imports take: forked from one that has them already.
 
 What it does from then on is what `python -m fednode` does: its own environment, files, sockets, signals and memory.
-Only a process that kills itself by the hundred needs this; all others are started as a user starts them.
+A federation's members are started so in `make test`, and as a user starts them in `make torture`; commands always are.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -17,14 +18,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import fednode.central.serve
-import fednode.cli.app
-import fednode.client.daemon
-import fednode.client.page
-from fednode import failpoints
-
 STEP_S = 0.005
 MAX_FILES = 1 << 20
+IMPORTED = ("fednode.cli.app", "fednode.central.serve", "fednode.client.daemon", "fednode.client.page")
+AT_THE_START = ("PYTHON", "LD_")        # what only a process that is started anew reads in its environment
 
 
 class Forked:
@@ -33,10 +30,17 @@ class Forked:
     def __init__(self, args: Sequence[str], *, log: Path, env: Mapping[str, str], cwd: Path) -> None:
         self.returncode: int | None = None
         self.args = list(args)
+        for name in IMPORTED:
+            importlib.import_module(name)
         sys.stdout.flush()
         self.pid = os.fork()
         if self.pid == 0:
             _become(self.args, log, env, cwd)
+
+    @staticmethod
+    def can_have(env: Mapping[str, str]) -> bool:
+        """Whether `env` says nothing else than ours to Python itself, and to what loads it."""
+        return _read_at_the_start(env) == _read_at_the_start(os.environ)
 
     def poll(self) -> int | None:
         if self.returncode is None:
@@ -60,10 +64,15 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
+def _read_at_the_start(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if name.startswith(AT_THE_START)}
+
+
 def _become(args: list[str], log: Path, env: Mapping[str, str], cwd: Path) -> NoReturn:
     """Be `fednode ARGS`, in a process that was somebody else until now."""
     code = 1
     try:
+        gc.freeze()                             # an old socket that were collected would close a new one's number
         os.closerange(3, MAX_FILES)             # what the other one has open is its own
         os.chdir(cwd)
         os.environ.clear()
@@ -74,9 +83,9 @@ def _become(args: list[str], log: Path, env: Mapping[str, str], cwd: Path) -> No
         os.dup2(1, 2)
         sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)    # noqa: SIM115
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        importlib.reload(failpoints)            # its environment is another one now
+        importlib.reload(sys.modules["fednode.failpoints"])         # its environment is another one now
         sys.argv = ["fednode", *args]
-        fednode.cli.app.main()
+        sys.modules["fednode.cli.app"].main()
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
