@@ -204,7 +204,7 @@ async def test_a_visit_that_takes_longer_than_allowed_is_ended_and_told_as_refus
         await clock.advance(9.0)
         assert central.calls("POST /failure") == []
         async with asyncio.timeout(60):         # each second of its own, so that the child may answer in between
-            while not central.calls("POST /failure"):
+            while not central.calls("POST /failure") or client.outbox:
                 await clock.advance(1.0)
                 await asyncio.sleep(0.01)
     finally:
