@@ -60,7 +60,7 @@ async def test_a_run_stops_early_and_its_models_are_told_named_and_kept(tmp_path
         assert [(m["round"], m["marks"]) for m in models if m["marks"]] == [(2, ["best"]), (5, ["final"])]
         assert [m["round"] for m in models if m["freed_s"] is None] == [0, 2, 5]
         assert [m["metrics"]["accuracy"] for m in models] == list(SCORES)
-        assert (await got(fed, "runs/1"))["models"]["num_kept"] == 3
+        assert (await got(fed, "runs/1"))["models"]["num_files"] == 3
         for ref, number in (("1:best", 2), ("%231:final", 5), (f"{run['run_id']}:3", 3)):
             assert (await got(fed, f"models/{ref}"))["round"] == number
         for ref in ("1:9", "1:worst", "2:best", "1:"):
@@ -82,7 +82,7 @@ async def test_the_command_line_tells_the_same_and_deletes_what_has_ended(tmp_pa
         assert code == 0
         lines = {line.split()[2]: line for line in out.splitlines()[1:-1]}
         assert " best " in lines["2"] and " final " in lines["5"] and " freed " in lines["3"]
-        assert out.splitlines()[-1].startswith("6 models, the params of 3 are kept: ")
+        assert out.splitlines()[-1].startswith("6 models in 3 files: ")
         code, out, _ = await cli(fed, "models", "show", "1:best")
         assert code == 0
         assert "Model of run #1, round 2 (best)" in out

@@ -20,7 +20,7 @@ from fednode.core.records import Offer
 from fednode.errors import BadConfig, DataError, UsageError
 from fednode.settings import TOML_NAME, load_settings, user_toml
 from fednode.tasks.base import TrainConfig, config_schema
-from fednode.wire.messages import AssignmentBody
+from fednode.wire.messages import ADDED_TO_OFFER, AssignmentBody, OfferBody, Presence
 
 WORD = """
 [policy]
@@ -167,15 +167,27 @@ async def test_an_order_beyond_it_is_told_as_refused_and_the_next_one_is_done(ce
 
 async def test_an_older_central_node_is_told_no_limits_and_cannot_lower_them(central, node, order) -> None:
     def older(heard: Heard) -> object:
-        return error(422, "usage") if "limits" in heard.json["offers"][0] else None
+        return error(422, "usage") if ADDED_TO_OFFER & heard.json["offers"][0].keys() else None
 
     central.answers["PUT /clients/me"] = older
     async with node(policy=Policy(limits=Limits(max_epochs=1))) as client:
         await client.until("registered")
         order(1, config={"epochs": 2})
         assert "max_epochs" in (await central.until("POST /failure")).json["reason"]
-    assert "limits" not in central.calls("PUT /clients/me")[-1].json["offers"][0]
+    told = [call.json["offers"][0] for call in central.calls("PUT /clients/me")]
+    assert "limits" in told[0]
+    assert not ADDED_TO_OFFER & told[-1].keys()
     assert client.visits == []
+
+
+def test_an_older_central_node_is_told_none_of_the_later_fields() -> None:
+    offer = OfferBody(
+        task="xrays", fingerprint="xrays@1", schema={}, metrics=[], classes=["NORMAL", "ILL"], notice="No device.",
+        limits={"max_epochs": 1},
+    )
+    said = Presence(offers=[offer])
+    assert said.model_dump()["offers"][0].keys() >= ADDED_TO_OFFER
+    assert not ADDED_TO_OFFER & said.of_the_first_release().model_dump()["offers"][0].keys()
 
 
 async def test_without_limits_an_offer_has_no_word_of_them(central, node) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,6 @@ from pages_of_docs import ROOT, Reader
 EXAMPLES = ROOT / "examples"
 FOLDERS = sorted(page.parent for page in EXAMPLES.glob("*/README.md"))
 NO_DATA_OF_ITS_OWN = {"fedbn", "sklearn_digits"}
-
-
-@pytest.fixture
-def reader(tmp_path: Path) -> Iterator[Reader]:
-    somebody = Reader(tmp_path / "home")
-    yield somebody
-    somebody.leave()
 
 
 @pytest.mark.timeout(900)           # on a busy machine; each wait in it has a limit of its own

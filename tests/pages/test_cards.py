@@ -103,8 +103,8 @@ def press_until_focused(page: Page, wanted: object) -> None:
 def test_a_secret_is_rotated_and_the_client_goes_on(shared: Federation, page: Page) -> None:
     page.goto(f"{shared.url}/clients/hospital-2")
     page.get_by_role("button", name="Rotate secret").click()
-    page.get_by_role("button", name="Rotate the secret").click()
-    expect(page.get_by_role("heading", level=1)).to_contain_text("hospital-2")
+    with page.expect_navigation():          # else the next page is asked for while this one is still coming
+        page.get_by_role("button", name="Rotate the secret").click()
     page.goto(f"{shared.url}/events?client=hospital-2&kind=clients")
     expect(page.locator("#events li").first).to_contain_text("The secret of hospital-2 was made void")
     wait_until(lambda: shared.get("clients/hospital-2")["status"] == "online", "the client's new secret")
@@ -117,7 +117,7 @@ def test_models_are_listed_newest_first_and_by_run(shared: Federation, page: Pag
     assert sorted(mark for found in marks.values() for mark in found) == ["best", "final"]
     for number, row in zip((3, 2, 1, 0), page.locator("#models tr").all(), strict=True):
         assert row.locator(".chip").all_inner_texts() == marks[number]
-    expect(page.locator(".filters")).to_contain_text("4 models, 4 kept on disk")
+    expect(page.locator(".filters")).to_contain_text("4 models in 4 files:")
     page.get_by_role("textbox", name="Run").fill("77")
     page.get_by_role("button", name="Show").click()
     expect(page.get_by_text("there is no run '77'")).to_be_visible()

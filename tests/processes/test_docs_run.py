@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +14,6 @@ PAGES = (
     ROOT / "docs" / "how-to" / "write-a-task.md", ROOT / "docs" / "how-to" / "keep-state-at-a-client.md",
     ROOT / "docs" / "how-to" / "write-a-strategy.md",
 )
-
-
-@pytest.fixture
-def reader(tmp_path: Path) -> Iterator[Reader]:
-    somebody = Reader(tmp_path / "home")
-    yield somebody
-    somebody.leave()
 
 
 @pytest.mark.timeout(900)           # on a busy machine; each wait in it has a limit of its own

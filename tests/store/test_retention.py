@@ -76,7 +76,7 @@ async def test_a_model_that_is_not_kept_keeps_its_card_and_says_where_its_params
     with pytest.raises(Freed, match="not kept any more"):
         await sqlite.model_bytes(models[4].sha256)
     use = await sqlite.read(lambda c: disk_use(c, run_id))
-    assert (use.num_models, use.num_kept) == (7, 3)
+    assert (use.num_models, use.num_files) == (7, 3)
     assert use.num_bytes == sum(models[number].num_bytes for number in (0, 2, 6))
 
 

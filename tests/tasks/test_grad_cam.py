@@ -60,7 +60,7 @@ def test_a_heat_map_is_the_features_weighed_by_their_mean_slopes() -> None:
 def test_where_nothing_speaks_for_the_class_the_map_is_empty_and_coarse_features_are_passed_over() -> None:
     dark = heat_maps(TwoChannels(), torch.zeros(1, 7, 7), torch.tensor([0]))
     assert dark is not None and dark.tolist() == torch.zeros(1, 7, 7).tolist()
-    assert heat_maps(TwoChannels(), torch.ones(1, 6, 6), torch.tensor([0])) is None         # below 7 x 7
+    assert heat_maps(TwoChannels(), torch.ones(1, 3, 3), torch.tensor([0])) is None         # below 4 x 4
     flat = nn.Sequential(nn.Flatten(), nn.Linear(49, 2))
     assert heat_maps(flat, torch.ones(1, 7, 7), torch.tensor([0])) is None
     assert not any(module._forward_hooks for module in flat.modules())
@@ -105,7 +105,7 @@ def test_the_models_of_chest_x_rays_explain_themselves_on_synthetic_samples(mode
     assert (task.picture, "Not a medical device" in task.notice) == (Picture(height=32, width=32), True)
     labels = [verdict(row, 0.5) for row in predict(task, params, samples.pictures)]
     maps = explain(task, params, samples.pictures, labels)
-    assert maps is not None and len(maps) == len(samples.labels) and min(maps.shape[1:]) >= 7
+    assert maps is not None and len(maps) == len(samples.labels) and min(maps.shape[1:]) >= 4
     assert set(maps.max(axis=(1, 2))) <= {0.0, 1.0}
     assert np.array_equal(explain(task, params, samples.pictures, labels), maps)
 

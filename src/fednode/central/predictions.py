@@ -150,12 +150,7 @@ def picture_of(card: TaskCard, config: RunConfig) -> Picture:
             f"the run was started with task {config.fingerprint!r}, the central node has {card.fingerprint!r}",
             fix="install the version of the run at the central node",
         )
-    if card.picture is None or not card.classes:
-        raise CannotPredict(
-            f"the task {config.task!r} does not say what its models can be asked",
-            fix="declare `picture` and `classes` in the task's class, and define `predict` where it is no TorchTask",
-        )
-    return card.picture
+    return card.asked_picture(config.task)
 
 
 def _require_size(inputs: Sequence[Sequence[int]], picture: Picture, task: str) -> None:

@@ -38,7 +38,7 @@ def models(
     else:
         voice.table(("model", "run", "round", "", "score", "size", "sha256"), [_row(model) for model in found])
         kept = {model["sha256"]: model["num_bytes"] for model in found if model["freed_s"] is None}
-        voice.say(f"{count_text(len(found), 'model')}, the params of {len(kept)} are kept: {size_text(sum(kept.values()))}")
+        voice.say(f"{count_text(len(found), 'model')} in {count_text(len(kept), 'file')}: {size_text(sum(kept.values()))}")
 
 
 def _row(model: dict[str, Any]) -> tuple[str, ...]:

@@ -97,14 +97,10 @@ async def _card(child: Child, asked: AskedModel) -> TaskCard:
             f"the model is of task {asked.fingerprint!r}, this machine has {card.fingerprint!r}",
             fix="install the version that it was trained with",
         )
-    if card.picture is None or not card.classes:
-        raise CannotPredict(
-            f"the task {asked.task!r} does not say what its models can be asked",
-            fix="declare `picture` and `classes` in the task's class, and define `predict` where it is no TorchTask",
-        )
+    picture = card.asked_picture(asked.task)
     if not card.reads_files:
         raise CannotPredict(
-            f"the task {asked.task!r} does not say how a file becomes a picture of {card.picture}",
+            f"the task {asked.task!r} does not say how a file becomes a picture of {picture}",
             fix="define picture_from_file(self, content) in the task's class",
         )
     return card

@@ -72,8 +72,8 @@ def show(
     _tell_rounds(voice, found["history"])
     models = found["models"]
     voice.say(
-        f"model {found['model_sha256'] or 'none yet'}; of {count_text(models['num_models'], 'model')} "
-        f"{models['num_kept']} are kept, {size_text(models['num_bytes'])}"
+        f"model {found['model_sha256'] or 'none yet'}; {count_text(models['num_models'], 'model')} "
+        f"in {count_text(models['num_files'], 'file')}, {size_text(models['num_bytes'])}"
     )
 
 

@@ -107,13 +107,13 @@ class Link:
         self._talk.registered()
 
     async def be_present(self) -> None:
-        """Tell what is offered now. An older central node hears it without the limits, which it would refuse."""
+        """Tell what is offered now. An older central node hears it without the fields that it would refuse."""
         presence = self._member.presence()
         tell = partial(self._http.request, "PUT", "/api/v1/clients/me")
         try:
             await self._as_member(partial(tell, body=presence))
         except UsageError:
-            if (plain := presence.without_limits()) == presence:
+            if (plain := presence.of_the_first_release()) == presence:
                 raise
             await self._as_member(partial(tell, body=plain))
 

@@ -43,7 +43,7 @@ class DiskUse:
     """How many models there are, and what is left of them on the disk. A file that several share counts once."""
 
     num_models: int
-    num_kept: int
+    num_files: int
     num_bytes: int
 
 
@@ -116,7 +116,7 @@ def disk_use(c: Connection, run_id: str | None = None) -> DiskUse:
     """Of one run's models, or of all."""
     of_run = [] if run_id is None else [model.c.run_id == run_id]
     files = select(model.c.sha256, model.c.num_bytes).where(model.c.freed_s.is_(None), *of_run).distinct().subquery()
-    num_bytes, num_kept = c.execute(select(func.coalesce(func.sum(files.c.num_bytes), 0), func.count())
+    num_bytes, num_files = c.execute(select(func.coalesce(func.sum(files.c.num_bytes), 0), func.count())
                                     .select_from(files)).one()
     num_models = c.execute(select(func.count()).select_from(model).where(*of_run)).scalar_one()
-    return DiskUse(num_models=int(num_models), num_kept=int(num_kept), num_bytes=int(num_bytes))
+    return DiskUse(num_models=int(num_models), num_files=int(num_files), num_bytes=int(num_bytes))

@@ -14,7 +14,7 @@ import numpy as np
 from fednode.core.json import JsonObject
 from fednode.core.metrics import Metric
 from fednode.core.params import Params
-from fednode.errors import DataError, NotFinite, TaskFailed
+from fednode.errors import CannotPredict, DataError, NotFinite, TaskFailed
 from fednode.tasks.base import Bytes, Floats, Picture, Samples, Task
 from fednode.tasks.registry import TaskType
 
@@ -29,6 +29,13 @@ class TaskCard:
     samples: Samples | None
     reads_files: bool
     notice: str
+
+    def asked_picture(self, task: str) -> Picture:
+        """What its models take. Raises CannotPredict where the task, which is called `task`, does not say."""
+        if self.picture is None or not self.classes:
+            fix = "declare `picture` and `classes` in the task's class, and define `predict` where it is no TorchTask"
+            raise CannotPredict(f"the task {task!r} does not say what its models can be asked", fix=fix)
+        return self.picture
 
 
 def card_of(task_type: TaskType, config: JsonObject | None = None) -> TaskCard:

@@ -132,9 +132,10 @@ class Presence(Request):
     offers: list[OfferBody]
     versions: dict[str, str] = {}
 
-    def without_limits(self) -> Presence:
+    def of_the_first_release(self) -> Presence:
         """As an older central node takes it."""
-        return self.model_copy(update={"offers": [offer.model_copy(update={"limits": None}) for offer in self.offers]})
+        unsaid = {name: OfferBody.model_fields[name].default for name in ADDED_TO_OFFER}
+        return self.model_copy(update={"offers": [offer.model_copy(update=unsaid) for offer in self.offers]})
 
 
 class Farewell(Request):
