@@ -1,28 +1,27 @@
-"""A central node of one's own, as a real process in a temporary folder, and what it takes of this machine.
-
-Figures come from /proc, where there is one: elsewhere they are unknown.
-"""
+"""A central node of one's own, as a real process in a temporary folder. What it takes: `processes`."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from fednode.bench.processes import cpu_s, memory_mb
 from fednode.demo.process import Member
 from fednode.errors import TimedOut
 from fednode.ports import Clock
 
 START_S, LOOK_S = 60.0, 0.05
-KIB_PER_MIB = 1024
+# Whatever is set on this machine: a measurement writes into nobody's database, and is seen by nobody else.
+APART = {"FEDNODE_DATABASE": "", "FEDNODE_HOST": "127.0.0.1", "FEDNODE_PUBLIC_URL": "", "FEDNODE_TOKEN": ""}
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True)
 class MeasuredCentral:
     """A central node that answers, and the process behind it."""
 
@@ -36,48 +35,64 @@ class MeasuredCentral:
     def pid(self) -> int:
         return self.member.process.pid
 
+    @property
+    def env(self) -> dict[str, str]:
+        """Of everybody who shall find it by its note."""
+        return environment(self.folder)
+
     def memory_mb(self) -> dict[str, float]:
-        """`anon` (its own), `rss` (with files that it has mapped) and `peak` (the most that `rss` ever was)."""
-        found = {}
-        with suppress(OSError):
-            rows = dict(line.split(":", 1) for line in Path(f"/proc/{self.pid}/status").read_text().splitlines())
-            for name, row in (("anon", "RssAnon"), ("rss", "VmRSS"), ("peak", "VmHWM")):
-                if row in rows:
-                    found[name] = round(int(rows[row].split()[0]) / KIB_PER_MIB, 1)
-        return found
+        """What it has now, and had at most: see `processes.memory_mb`."""
+        return memory_mb(self.pid)
 
     def cpu_s(self) -> float | None:
         """Seconds of CPU time since its start, of all its threads."""
-        with suppress(OSError):
-            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        return None
+        return cpu_s([self.pid])
+
+    async def kill(self) -> None:
+        """`kill -9`."""
+        self.member.process.kill()
+        await self.member.process.wait()
+
+    async def start_again(self) -> None:
+        """At the same port, from what it has left."""
+        self.member = await start_central(self.folder, urlsplit(self.url).port or 0)
 
 
 @asynccontextmanager
 async def measured_central(clock: Clock) -> AsyncIterator[MeasuredCentral]:
     """Start it at a free port; stop it at the end, and leave nothing behind. Raises TaskFailed, TimedOut."""
     with tempfile.TemporaryDirectory(prefix="fednode-bench-") as name:
-        folder = Path(name)
-        member = await Member.start(
-            "the central node", ["central", "--port", "0", "--state-dir", str(folder / "central")],
-            folder / "central.log", {"FEDNODE_STATE_DIR": str(folder / "state")},
-        )
+        member = await start_central(Path(name), port=0)
+        central: MeasuredCentral | None = None
         try:
-            yield await _answering(member, folder, clock)
+            central = await answering(member, Path(name), clock)
+            yield central
         finally:
-            stopping = asyncio.ensure_future(member.stop())     # to its end, also where Ctrl-C comes twice
+            # To its end, also where Ctrl-C comes twice. Who was started again is another process than the first one.
+            stopping = asyncio.ensure_future((central.member if central else member).stop())
             await asyncio.shield(stopping)
 
 
-async def _answering(member: Member, folder: Path, clock: Clock) -> MeasuredCentral:
-    """As soon as it has left its note, which it does when it answers."""
+def environment(folder: Path) -> dict[str, str]:
+    return APART | {"FEDNODE_STATE_DIR": str(folder / "state")}
+
+
+async def start_central(folder: Path, port: int) -> Member:
+    args = ["central", "--port", str(port), "--state-dir", str(folder / "central")]
+    return await Member.start("the central node", args, folder / "central.log", environment(folder))
+
+
+async def answering(member: Member, folder: Path, clock: Clock) -> MeasuredCentral:
+    """As soon as it has left its note, which it does when it answers. Raises TaskFailed, TimedOut."""
     started_s = clock.now_s()
     while clock.now_s() - started_s < START_S:
         member.require_running()
         for path in (folder / "state" / "centrals").glob("*.json"):
             with suppress(OSError, ValueError):
                 note = json.loads(path.read_text())
-                return MeasuredCentral(note["url"], note["join_token"], note["operator_token"], member, folder)
+                return MeasuredCentral(
+                    url=note["url"], join_token=note["join_token"], operator_token=note["operator_token"],
+                    member=member, folder=folder,
+                )
         await clock.sleep(LOOK_S)
     raise TimedOut(f"the central node did not answer within {START_S:.0f} s", fix=f"it said: {member.last_words()}")

@@ -161,7 +161,7 @@ def _tell_round(number: int, settings: SwarmSettings, board: Board, watch: Watch
     ended = number - 1
     if 1 <= ended <= settings.rounds:
         took_s = board.told_s[number][0] - board.told_s[ended][0]
-        size = "" if memory is None else f", central node {memory:.0f} MiB"
+        size = "" if memory is None else f", central node {memory:.0f} MB"
         tell(f"round {ended} of {settings.rounds}: {took_s:.2f} s{size}")
 
 
