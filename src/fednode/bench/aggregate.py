@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 
 from fednode.bench.echo import params_after
-from fednode.bench.federation import Tell, client_name, num_params_of
+from fednode.bench.federation import Tell, client_name, num_params_of, spread
 from fednode.bench.limit import GIGABYTE, memcpy_gb_s
 from fednode.bench.processes import Recorder, memory_mb
-from fednode.bench.round import spread
 from fednode.central.serve import tune_malloc
 from fednode.core.params import Array, Params
 from fednode.core.records import Checkpoint, Outcome, Round, State, Update
@@ -116,7 +115,7 @@ def measure(settings: AggregateSettings, tell: Tell, clock: Clock) -> dict[str, 
         return {
             "updates": settings.updates, "mb": settings.mb, "strategy": settings.strategy,
             "repeats": settings.repeats,
-            **spread([scene.num_bytes / GIGABYTE / gb_s for gb_s in found["gb_s"]], "seconds"), **medians,
+            **spread([scene.num_bytes / GIGABYTE / gb_s for gb_s in found["gb_s"]]), **medians,
             "ratio_to_memcpy": round(medians["gb_s"] / medians["memcpy_gb_s"], 3),
             "anon_mb": max(peaks_known_mb, default=None), "base_mb": base_mb, "model_mb": settings.mb,
             "is_model_right": is_right, "load_average": round(os.getloadavg()[0], 2),

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from fednode.bench.processes import cpu_s, memory_mb
-from fednode.demo.process import Member
+from fednode.demo.process import Member, stop_all
 from fednode.errors import TimedOut
 from fednode.ports import Clock
 
@@ -23,22 +23,21 @@ APART = {"FEDNODE_DATABASE": "", "FEDNODE_HOST": "127.0.0.1", "FEDNODE_PUBLIC_UR
 
 @dataclass(kw_only=True)
 class MeasuredCentral:
-    """A central node that answers, and the process behind it."""
+    """A central node that answers, and the processes that are stopped with it: it is the first of them."""
 
     url: str
     join_token: str
     operator_token: str
-    member: Member
+    members: list[Member]
     folder: Path
+
+    @property
+    def member(self) -> Member:
+        return self.members[0]
 
     @property
     def pid(self) -> int:
         return self.member.process.pid
-
-    @property
-    def env(self) -> dict[str, str]:
-        """Of everybody who shall find it by its note."""
-        return environment(self.folder)
 
     def memory_mb(self) -> dict[str, float]:
         """What it has now, and had at most: see `processes.memory_mb`."""
@@ -55,21 +54,26 @@ class MeasuredCentral:
 
     async def start_again(self) -> None:
         """At the same port, from what it has left."""
-        self.member = await start_central(self.folder, urlsplit(self.url).port or 0)
+        self.members[0] = await start_central(self.folder, urlsplit(self.url).port or 0)
 
 
 @asynccontextmanager
 async def measured_central(clock: Clock) -> AsyncIterator[MeasuredCentral]:
     """Start it at a free port; stop it at the end, and leave nothing behind. Raises TaskFailed, TimedOut."""
+    async with members_in_a_folder() as (folder, members):
+        members.append(await start_central(folder, port=0))
+        yield await answering(members, folder, clock)
+
+
+@asynccontextmanager
+async def members_in_a_folder() -> AsyncIterator[tuple[Path, list[Member]]]:
+    """An empty folder, and a list of whoever is to be stopped before it goes: the first one last."""
     with tempfile.TemporaryDirectory(prefix="fednode-bench-") as name:
-        member = await start_central(Path(name), port=0)
-        central: MeasuredCentral | None = None
+        members: list[Member] = []
         try:
-            central = await answering(member, Path(name), clock)
-            yield central
+            yield Path(name), members
         finally:
-            # To its end, also where Ctrl-C comes twice. Who was started again is another process than the first one.
-            stopping = asyncio.ensure_future((central.member if central else member).stop())
+            stopping = asyncio.ensure_future(stop_all(members))      # to its end, also where Ctrl-C comes twice
             await asyncio.shield(stopping)
 
 
@@ -82,17 +86,18 @@ async def start_central(folder: Path, port: int) -> Member:
     return await Member.start("the central node", args, folder / "central.log", environment(folder))
 
 
-async def answering(member: Member, folder: Path, clock: Clock) -> MeasuredCentral:
+async def answering(members: list[Member], folder: Path, clock: Clock) -> MeasuredCentral:
     """As soon as it has left its note, which it does when it answers. Raises TaskFailed, TimedOut."""
     started_s = clock.now_s()
     while clock.now_s() - started_s < START_S:
-        member.require_running()
+        members[0].require_running()
         for path in (folder / "state" / "centrals").glob("*.json"):
             with suppress(OSError, ValueError):
                 note = json.loads(path.read_text())
                 return MeasuredCentral(
                     url=note["url"], join_token=note["join_token"], operator_token=note["operator_token"],
-                    member=member, folder=folder,
+                    members=members, folder=folder,
                 )
         await clock.sleep(LOOK_S)
-    raise TimedOut(f"the central node did not answer within {START_S:.0f} s", fix=f"it said: {member.last_words()}")
+    said = members[0].last_words()
+    raise TimedOut(f"the central node did not answer within {START_S:.0f} s", fix=f"it said: {said}")

@@ -6,10 +6,10 @@ figures are made, is in the file of each measurement.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+import statistics
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -27,11 +27,13 @@ from fednode.wire.messages import RunRequest
 TASK_FILE = Path(echo.__file__)
 START_S, START_A_CLIENT_S = 60.0, 5.0
 LOOK_AT_RUN_S = 0.5             # while it plays: a look costs the central node some time
-FINAL = ("completed", "failed", "cancelled", "paused")
 MOST_ROUNDS = 900               # that are read in one answer
 
 Row: TypeAlias = dict[str, Any]
 Tell: TypeAlias = Callable[[str], None]
+
+
+def say_nothing(text: str) -> None: ...
 
 
 @dataclass(kw_only=True)
@@ -41,13 +43,10 @@ class Federation:
     central: MeasuredCentral
     http: Http
     clock: Clock
-    clients: list[Member] = field(default_factory=list)
 
-    async def join(self, num_clients: int) -> None:
-        """Start so many clients, and wait until all of them are there. Raises TaskFailed, TimedOut."""
-        for number in range(1, num_clients + 1):
-            self.clients.append(await start_client(client_name(number), self.central.url, self.central.folder))
-        await self.until_all_are_there()
+    @property
+    def clients(self) -> list[Member]:
+        return self.central.members[1:]
 
     async def until_all_are_there(self) -> None:
         """Raises TaskFailed, TimedOut."""
@@ -68,24 +67,27 @@ class Federation:
         )
         return str((await self.http.request("POST", "/api/v1/runs", body=request))["run_id"])
 
-    async def end_of(self, run_id: str, tell: Tell) -> Row:
-        """The summary of a run that has completed; `tell` hears how far it is. Raises RunEnded, TaskFailed."""
+    async def run(self) -> Row:
+        """The summary of the one run that there is. Raises TaskFailed, RunEnded where it has ended by itself."""
+        self.require_running()
+        [run] = await self.http.request("GET", "/api/v1/runs")
+        if run["status"] in ("failed", "paused"):
+            raise RunEnded(f"the run {run['status']}: {run['reason']}", fix="try fewer --clients, or less --mb")
+        return dict(run)
+
+    async def end_of_run(self, tell: Tell = say_nothing) -> Row:
+        """Its summary as soon as it has completed; `tell` hears how far it is. Raises as `run` does."""
         seen = 0
-        while True:
-            self.require_running()
-            [run] = await self.http.request("GET", "/api/v1/runs")
+        while (run := await self.run())["status"] != "completed":
             if run["rounds"] > seen:
                 seen = run["rounds"]
                 tell(f"round {seen} of {run['rounds_planned']}")
-            if run["status"] == "completed":
-                return dict(run)
-            if run["status"] in FINAL:
-                raise RunEnded(f"the run {run['status']}: {run['reason']}", fix="try fewer --clients, or less --mb")
             await self.clock.sleep(LOOK_AT_RUN_S)
+        return run
 
-    async def rounds(self, run_id: str) -> list[Row]:
-        """Every attempt of every round, the first one first."""
-        shown = await self.http.request("GET", f"/api/v1/runs/{run_id}", params={"limit": str(MOST_ROUNDS)})
+    async def rounds(self, run_id: str, newest: int = MOST_ROUNDS) -> list[Row]:
+        """Every attempt of every round, or of the newest, the first one first."""
+        shown = await self.http.request("GET", f"/api/v1/runs/{run_id}", params={"limit": str(newest)})
         return list(reversed(shown["history"]))
 
     def is_right(self, run: Row, num_params: int) -> bool:
@@ -102,33 +104,29 @@ class Federation:
 
     def require_running(self) -> None:
         """Raise TaskFailed where somebody has ended."""
-        for member in (self.central.member, *self.clients):
+        for member in self.central.members:
             member.require_running()
 
 
 @asynccontextmanager
 async def measured_federation(num_clients: int, clock: Clock) -> AsyncIterator[Federation]:
-    """Start everybody; stop everybody at the end, clients first, and leave nothing behind."""
+    """Start everybody, clients as soon as somebody answers; stop everybody at the end, and leave nothing behind."""
     async with measured_central(clock) as central, Http(central.url, token=central.operator_token) as http:
+        await start_clients(num_clients, central.url, central.folder, central.members)
         federation = Federation(central=central, http=http, clock=clock)
-        try:
-            await federation.join(num_clients)
-            yield federation
-        finally:
-            stopping = asyncio.ensure_future(stop_all(federation.clients))      # to its end: Ctrl-C may come twice
-            await asyncio.shield(stopping)
+        await federation.until_all_are_there()
+        yield federation
 
 
-async def start_client(name: str, url: str, folder: Path) -> Member:
-    args = [
-        "client", "--central", url, "--name", name, "--task", f"{TASK_FILE}:{echo.Echo.__name__}",
-        "--state-dir", str(folder / "clients" / name),
-    ]
-    return await Member.start(f"client {name}", args, folder / f"{name}.log", environment(folder))
-
-
-async def stop_all(clients: list[Member]) -> None:
-    await asyncio.gather(*(member.stop() for member in clients))
+async def start_clients(num_clients: int, url: str, folder: Path, members: list[Member]) -> None:
+    """So many more members."""
+    for number in range(1, num_clients + 1):
+        name = client_name(number)
+        args = [
+            "client", "--central", url, "--name", name, "--task", f"{TASK_FILE}:{echo.Echo.__name__}",
+            "--state-dir", str(folder / "clients" / name),
+        ]
+        members.append(await Member.start(f"client {name}", args, folder / f"{name}.log", environment(folder)))
 
 
 def client_name(number: int) -> str:
@@ -141,7 +139,18 @@ def num_params_of(mb: float) -> int:
     return max(echo.NUM_TENSORS, round(mb * MEGABYTE / 4))
 
 
+def commits(rounds: Sequence[Row]) -> list[float]:
+    """When the model of each round of training was committed, and before them the initial one: wall seconds."""
+    return [row["ended_s"] for row in rounds if row["status"] == "committed" and row["kind"] != "evaluate"]
+
+
 def num_errors_in(rounds: list[Row]) -> int:
     """What went wrong in a run, though it went on: clients that failed, and rounds that were tried again."""
     failures = sum(client["failure"] is not None for row in rounds for client in row["clients"])
     return failures + len([row for row in rounds if row["attempt"] > 1])
+
+
+def spread(seconds: Sequence[float], name: str = "seconds") -> dict[str, float]:
+    """The median by its name, and the extremes."""
+    found = {name: statistics.median(seconds), "min": min(seconds), "max": max(seconds)}
+    return {key: round(value, 4) for key, value in found.items()}

@@ -9,12 +9,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fednode.bench.federation import Federation, Row, Tell, measured_federation, num_errors_in, num_params_of
+from fednode.bench.federation import (
+    Federation,
+    Tell,
+    commits,
+    measured_federation,
+    num_errors_in,
+    num_params_of,
+    spread,
+)
 from fednode.bench.limit import Limit
 from fednode.bench.processes import MEGABYTE, Recorder
 from fednode.ports import Clock
@@ -60,26 +66,15 @@ async def _play(settings: RoundSettings, federation: Federation, tell: Tell) -> 
     clients = [client.process.pid for client in federation.clients]
     with Recorder(central.pid, clients, federation.clock) as recorder:
         run_id = await federation.begin(rounds=WARM_UP_ROUNDS + settings.rounds, num_params=settings.num_params)
-        run = await federation.end_of(run_id, tell)
+        run = await federation.end_of_run(tell)
     rounds = await federation.rounds(run_id)
     ended_s = commits(rounds)[WARM_UP_ROUNDS:]
     seconds = [after - before for before, after in itertools.pairwise(ended_s)]
     counted = ended_s[0], ended_s[-1]
     return {
-        **spread(seconds), "central_anon_mb": recorder.peak_anon_mb(*counted), "base_mb": base_mb,
+        **spread(seconds, "seconds_per_round"), "central_anon_mb": recorder.peak_anon_mb(*counted), "base_mb": base_mb,
         "model_mb": 4 * settings.num_params / MEGABYTE, "central_cpu_s": recorder.cpu_s("central", *counted),
         "clients_cpu_s": recorder.cpu_s("clients", *counted),
         "is_model_right": await asyncio.to_thread(federation.is_right, run, settings.num_params),
         "errors": num_errors_in(rounds),
     }
-
-
-def commits(rounds: Sequence[Row]) -> list[float]:
-    """When the model of each round of training was committed, and before them the initial one: wall seconds."""
-    return [row["ended_s"] for row in rounds if row["status"] == "committed" and row["kind"] != "evaluate"]
-
-
-def spread(seconds: Sequence[float], name: str = "seconds_per_round") -> dict[str, float]:
-    """The median by its name, and the extremes."""
-    found = {name: statistics.median(seconds), "min": min(seconds), "max": max(seconds)}
-    return {key: round(value, 4) for key, value in found.items()}

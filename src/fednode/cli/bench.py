@@ -57,6 +57,40 @@ def aggregate(
     _show(voice, measure(settings, voice.say, SystemClock()))
 
 
+def start(
+    clients: Clients = 2, mb: Mb = 0.1, repeats: Repeats = 3, as_json: o.AsJson = False,
+) -> None:
+    """Time the way from nothing to the end of a first round: a central node and its clients, all started at once.
+
+    Each time in a new temporary folder; everything is stopped and removed at the end.
+    """
+    from fednode.bench.start import StartSettings, measure
+    from fednode.clock import SystemClock
+
+    voice = Voice(as_json)
+    settings = StartSettings(clients=clients, mb=mb, repeats=repeats)
+    _show(voice, _played(measure(settings, voice.say, SystemClock())))
+
+
+def restart(
+    clients: Clients = 2,
+    mb: Mb = 0.1,
+    outage: Annotated[str, typer.Option("--outage", metavar="TIME", help="How long nobody answers: 5, 1m.")] = "5",
+    repeats: Repeats = 5,
+    as_json: o.AsJson = False,
+) -> None:
+    """Time how soon a run goes on after its central node was killed (kill -9), stayed away, and is started again.
+
+    Only processes that it started itself are killed; everything is stopped and removed at the end.
+    """
+    from fednode.bench.restart import RestartSettings, measure
+    from fednode.clock import SystemClock
+
+    voice = Voice(as_json)
+    settings = RestartSettings(clients=clients, mb=mb, outage_s=o.duration_s(outage), repeats=repeats)
+    _show(voice, _played(measure(settings, voice.say, SystemClock())))
+
+
 def swarm(
     clients: Annotated[int, typer.Option("--clients", metavar="N", min=1, max=10_000, help="Client nodes, all in one process.")] = 1_000,
     rounds: Annotated[int, typer.Option("--rounds", metavar="N", min=1, help="Rounds of training.")] = 20,
@@ -155,5 +189,7 @@ def _tell(voice: Voice, result: dict[str, Any]) -> None:
 
 app.command("round")(plain(round_))
 app.command("aggregate")(plain(aggregate))
+app.command("start")(plain(start))
+app.command("restart")(plain(restart))
 app.command("swarm")(plain(swarm))
 app.command("images")(plain(images))
