@@ -16,6 +16,7 @@ from fednode.cli.output import Voice, plain
 app = typer.Typer(no_args_is_help=True, help="Measure what this machine can do.")
 
 Clients = Annotated[int, typer.Option("--clients", metavar="N", min=1, max=100, help="Client nodes, a process each, which share this machine.")]
+Crowd = Annotated[int, typer.Option("--clients", metavar="N", min=1, max=10_000, help="Client nodes, all in one process.")]
 Mb = Annotated[float, typer.Option("--mb", metavar="X", min=0.001, max=10_000, help="Megabytes of a model, float32: 0.1 is a small network, 45 a ResNet-18.")]
 Repeats = Annotated[int, typer.Option("--repeats", metavar="N", min=1, max=1_000, help="How often it is timed; medians are told.")]
 
@@ -91,8 +92,40 @@ def restart(
     _show(voice, _played(measure(settings, voice.say, SystemClock())))
 
 
+def idle(
+    clients: Crowd = 1_000,
+    rounds: Annotated[int, typer.Option("--rounds", metavar="N", min=1, max=1_000, help="How often they are told.")] = 5,
+    as_json: o.AsJson = False,
+) -> None:
+    """Time how soon all of many waiting clients know that a round has begun, and what memory each of them costs.
+
+    Starts a central node of its own in a temporary folder; everything is stopped and removed at the end.
+    """
+    from fednode.bench.idle import IdleSettings, measure
+    from fednode.clock import SystemClock
+
+    voice = Voice(as_json)
+    _show(voice, _played(measure(IdleSettings(clients=clients, rounds=rounds), voice.say, SystemClock())))
+
+
+def live(
+    clients: Crowd = 10,
+    reports: Annotated[int, typer.Option("--reports", metavar="N", min=1, max=10_000, help="How many scores are reported.")] = 50,
+    as_json: o.AsJson = False,
+) -> None:
+    """Time how soon a score that a client reports while it trains is on an open page of the dashboard.
+
+    Starts a central node of its own in a temporary folder; everything is stopped and removed at the end.
+    """
+    from fednode.bench.live import LiveSettings, measure
+    from fednode.clock import SystemClock
+
+    voice = Voice(as_json)
+    _show(voice, _played(measure(LiveSettings(clients=clients, reports=reports), voice.say, SystemClock())))
+
+
 def swarm(
-    clients: Annotated[int, typer.Option("--clients", metavar="N", min=1, max=10_000, help="Client nodes, all in one process.")] = 1_000,
+    clients: Crowd = 1_000,
     rounds: Annotated[int, typer.Option("--rounds", metavar="N", min=1, help="Rounds of training.")] = 20,
     params: Annotated[int, typer.Option("--params", metavar="N", min=1, help="Numbers in the model, 4 bytes each.")] = 50_000,
     deadline: Annotated[str, typer.Option("--deadline", metavar="TIME", help="The longest that a round may take: 600, 10m.")] = "10m",
@@ -191,5 +224,7 @@ app.command("round")(plain(round_))
 app.command("aggregate")(plain(aggregate))
 app.command("start")(plain(start))
 app.command("restart")(plain(restart))
+app.command("idle")(plain(idle))
+app.command("live")(plain(live))
 app.command("swarm")(plain(swarm))
 app.command("images")(plain(images))
