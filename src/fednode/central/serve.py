@@ -78,7 +78,7 @@ async def serve(
     StoreDamaged, StoreAway, NotAuthorised.
     """
     clock = clock or SystemClock()
-    _tune_malloc()
+    tune_malloc()
     _raise_file_limit()
     listening = listen(settings)
     try:
@@ -259,7 +259,7 @@ def _cannot_bind(settings: CentralSettings, error: OSError) -> UsageError:
     )
 
 
-def _tune_malloc() -> None:
+def tune_malloc() -> None:
     """Keep freed memory for the next body: else every 256 KB read of an upload asks the kernel for new pages."""
     with suppress(OSError, AttributeError):     # not every C library has it
         libc = ctypes.CDLL(None)
