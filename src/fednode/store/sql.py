@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, TypeVar
-from weakref import WeakValueDictionary
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -27,7 +27,7 @@ from fednode.core.metrics import Metric, Metrics
 from fednode.core.params import Params
 from fednode.core.records import Assignment, Offer, Outcome, Position, Round, Run, RunConfig, State
 from fednode.core.status import RunStatus
-from fednode.errors import Conflict, RoundClosed, StoreLocked
+from fednode.errors import RoundClosed, StoreLocked
 from fednode.failpoints import reach
 from fednode.ports import Clock
 from fednode.store import clients, decisions, deletion, events, reports, retention, rows, rules, schema
@@ -63,10 +63,10 @@ class SqlStore:
         self._bell = Bell(opened.last_event_seq)
         self._writer = Writer(
             opened.engines.writing, guard=partial(require_leader, epoch=opened.epoch), mark=rows.last_event_seq,
-            after_commit=self._bell.ring,
+            after_commit=self._bell.ring, before_commit=opened.files.settle,
         )
         self.num_unwritten = self._writer.num_waiting           # what waits for the disk
-        self._turns: WeakValueDictionary[tuple[str, int, int, str], asyncio.Lock] = WeakValueDictionary()
+        self._leased: SimpleQueue[tuple[Assignment, float]] = SimpleQueue()     # and not written yet
         self._under_way: set[asyncio.Task[Any]] = set()
         self._by_secret: Recall[ClientRecord] = Recall(MAX_RECALLED)
         self._sizes: Recall[int] = Recall(MAX_RECALLED)         # of models that have their file
@@ -177,7 +177,7 @@ class SqlStore:
 
         The same again is fine. Raises AlreadyReported, Withdrawn, RoundClosed.
         """
-        await self._to_its_end(self._report_in_turn(round_, outcome, blob))
+        await self._to_its_end(self._report(round_, outcome, blob))
 
     async def report_evaluation(self, round_: Round, client: str, metrics: Metrics) -> None:
         """What a client measured before it trains; the first one counts. In a round of kind `evaluate`: its report."""
@@ -200,9 +200,10 @@ class SqlStore:
         return await self.read(lambda c: rows.assignments_of(c, rows.refreshed(c, round_)))
 
     async def mark_leased(self, assignment: Assignment) -> None:
-        """One more delivery. Queued: a lease that is lost is delivered again."""
-        wall_s = self._clock.wall_s()
-        self._writer.queue(lambda c: reports.mark_leased(c, assignment, wall_s))
+        """One more delivery. Queued: a lease that is lost is delivered again. All that wait are one statement."""
+        self._leased.put((assignment, self._clock.wall_s()))
+        if self._leased.qsize() == 1:
+            self._writer.queue(lambda c: reports.mark_leased(c, _taken_from(self._leased)))
 
     async def budget_left_s(self, round_: Round) -> float:
         """Seconds of up-time that the round still had when they were saved last."""
@@ -278,17 +279,6 @@ class SqlStore:
 
     # --- inside ------------------------------------------------------------------------------------------------
 
-    async def _report_in_turn(self, round_: Round, outcome: Outcome, blob: Blob | None) -> None:
-        """One report of an assignment at a time: two bodies must never meet in one file."""
-        key = (round_.run_id, round_.number, round_.attempt, outcome.client)
-        async with self._turns.setdefault(key, asyncio.Lock()):
-            try:
-                await self._report(round_, outcome, blob)
-            except RoundClosed:
-                now = await self.round(round_.run_id, round_.number, round_.attempt)
-                await self._write(rows.write_event, events.late(now, outcome.client), self._clock.wall_s())
-                raise
-
     async def _commit_in_turn(self, round_: Round, outcomes: Sequence[Outcome], state: State | None) -> None:
         """One at a time: a model that this one frees may be, by its bytes, what another run is about to name."""
         load, wall_s = self._loader(outcomes), self._clock.wall_s()
@@ -311,29 +301,31 @@ class SqlStore:
         await self._tidy(names)
 
     async def _report(self, round_: Round, outcome: Outcome, blob: Blob | None) -> None:
-        if outcome.update is None:
-            await self._write(reports.save_report, round_, outcome, None, self._clock.wall_s())
-            return
-        if blob is None:
+        if outcome.update is not None and blob is None:
             blob = await self._in_thread(self._save_update, outcome.update.params)
+        is_taken = False
         try:
-            digest = blob.digest
-            if await self.read(lambda c: reports.is_news(c, round_, outcome, digest)):
-                await self._place(round_, outcome, blob)
+            is_taken = await self._write(self._take, round_, outcome, blob, self._clock.wall_s())
+        except RoundClosed:
+            now = await self.round(round_.run_id, round_.number, round_.attempt)
+            await self._write(rows.write_event, events.late(now, outcome.client), self._clock.wall_s())
+            raise
         finally:
-            await self._tidy([blob.path.relative_to(self._files.root).as_posix()])
+            if blob is not None and not is_taken:
+                await self._tidy([blob.path.relative_to(self._files.root).as_posix()])
 
-    async def _place(self, round_: Round, outcome: Outcome, blob: Blob) -> None:
-        """The file, then its row."""
+    def _take(self, c: Connection, round_: Round, outcome: Outcome, blob: Blob | None, wall_s: float) -> bool:
+        """The file, then its row: in the writer's turn, so that two bodies never meet in one file."""
+        if blob is None:
+            return reports.save_report(c, round_, outcome, None, wall_s)
         name = update_name(round_, outcome.client)
         placed = Placed(path=name, digest=blob.digest, num_bytes=blob.num_bytes, sent_s=blob.sent_s)
-        await self._in_thread(self._files.place, blob.path, placed.path)
-        reach("update.renamed", round_.number)
-        try:
-            await self._write(reports.save_report, round_, outcome, placed, self._clock.wall_s())
-        except Conflict:                # refused, so no row names the file
-            await self._tidy([placed.path])
-            raise
+
+        def put_in_place() -> None:
+            self._files.move(blob.path, name)
+            reach("update.renamed", round_.number)
+
+        return reports.save_report(c, round_, outcome, placed, wall_s, put_in_place)
 
     async def _tidy(self, names: Sequence[str]) -> None:
         """Delete files that no row names. One that cannot be deleted now is swept at the next start."""
@@ -392,3 +384,12 @@ class SqlStore:
         if self._is_closed:
             raise closed()
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *values, **named))
+
+
+def _taken_from(waiting: SimpleQueue[T]) -> list[T]:
+    """All that is there by now."""
+    taken = []
+    with suppress(Empty):
+        while True:
+            taken.append(waiting.get_nowait())
+    return taken
