@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 
 from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
@@ -103,9 +105,13 @@ def save_progress(c: Connection, round_: Round, client: str, epoch: int, values:
     ])
 
 
-def mark_leased(c: Connection, leased: Iterable[tuple[Assignment, float]]) -> None:
-    """Of each one more delivery, at that wall time. Where it was reported or taken back in the meantime, nothing."""
-    given = [{**rows.given_key(assignment, assignment.client), "at_s": at_s} for assignment, at_s in leased]
+def mark_leased(c: Connection, waiting: SimpleQueue[tuple[Assignment, float]]) -> None:
+    """All that wait by now: of each one more delivery, at that wall time; none of what is reported or taken back."""
+    given = []
+    with suppress(Empty):
+        while True:
+            assignment, wall_s = waiting.get_nowait()
+            given.append({**rows.given_key(assignment, assignment.client), "at_s": wall_s})
     if given:
         c.execute(_MARK_LEASED, given)
 

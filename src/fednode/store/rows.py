@@ -18,7 +18,7 @@ from fednode.core.json import Json, JsonObject, canonical_json
 from fednode.core.metrics import Metric, Metrics
 from fednode.core.params import Params
 from fednode.core.records import Assignment, Failure, Outcome, Round, Run, RunConfig, Update, by_client_name
-from fednode.core.status import AssignmentStatus, FailureCode, RoundKind, RoundStatus, RunStatus
+from fednode.core.status import AssignmentStatus, FailureCode, RoundKind, RoundStatus, RunStatus, is_final
 from fednode.store import rules, schema
 from fednode.store.events import Story
 
@@ -69,6 +69,12 @@ def get_run(c: Connection, run_id: str) -> Run:
 
 def all_runs(c: Connection) -> list[Run]:
     return [run_from(row) for row in c.execute(select(schema.run).order_by(schema.run.c.number))]
+
+
+def unfinished_runs(c: Connection) -> list[str]:
+    """Ids of the runs that have not ended."""
+    open_ = [status.value for status in RunStatus if not is_final(status)]
+    return list(c.execute(select(schema.run.c.id).where(schema.run.c.status.in_(open_))).scalars())
 
 
 _DECLARED = select(schema.run.c.metrics).where(schema.run.c.id == bindparam("run_id"))

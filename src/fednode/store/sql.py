@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import Connection
@@ -70,6 +70,7 @@ class SqlStore:
         self._under_way: set[asyncio.Task[Any]] = set()
         self._by_secret: Recall[ClientRecord] = Recall(MAX_RECALLED)
         self._sizes: Recall[int] = Recall(MAX_RECALLED)         # of models that have their file
+        self._unfinished: Recall[list[str]] = Recall(1)
         self._models_turn = asyncio.Lock()
         self._is_closed = False
 
@@ -110,7 +111,8 @@ class SqlStore:
     async def create_run(self, config: RunConfig, metrics: tuple[Metric, ...]) -> Run:
         """A queued run. Raises NotFound where there is no model `config.start_model`."""
         run_id, model_id = self._new_id("run"), self._new_id("mdl")
-        return await self._write(decisions.create_run, run_id, config, metrics, model_id, self._clock.wall_s())
+        work = self._write(decisions.create_run, run_id, config, metrics, model_id, self._clock.wall_s())
+        return await self._to_its_end(work, then=self._unfinished.forget)
 
     async def run(self, run_id: str) -> Run:
         return await self.read(lambda c: rows.get_run(c, run_id))
@@ -119,17 +121,21 @@ class SqlStore:
         """All, by number."""
         return await self.read(rows.all_runs)
 
+    async def unfinished_runs(self) -> list[str]:
+        """Ids of the runs that have not ended. Every client of a first round asks."""
+        return await self._unfinished.of("", lambda: self.read(rows.unfinished_runs)) or []
+
     async def move_run(self, run_id: str, status: RunStatus, reason: str = "", *, withdraw: bool = False) -> Run:
         """Start, pause, resume or cancel. `withdraw`: take back what is unreported. Raises IllegalMove."""
         wall_s = self._clock.wall_s()
-        run, unneeded = await self._write(
-            decisions.move_run, run_id, status, reason, withdraw=withdraw, wall_s=wall_s
-        )
+        work = self._write(decisions.move_run, run_id, status, reason, withdraw=withdraw, wall_s=wall_s)
+        run, unneeded = await self._to_its_end(work, then=self._unfinished.forget)
         await self._tidy(unneeded)
         return run
 
     async def end_run(self, run_id: str, status: RunStatus, reason: str = "") -> None:
-        _, unneeded = await self._write(decisions.end_run, run_id, status, reason, self._clock.wall_s())
+        work = self._write(decisions.end_run, run_id, status, reason, self._clock.wall_s())
+        _, unneeded = await self._to_its_end(work, then=self._unfinished.forget)
         reach("run.ended")
         await self._tidy(unneeded)
 
@@ -203,7 +209,7 @@ class SqlStore:
         """One more delivery. Queued: a lease that is lost is delivered again. All that wait are one statement."""
         self._leased.put((assignment, self._clock.wall_s()))
         if self._leased.qsize() == 1:
-            self._writer.queue(lambda c: reports.mark_leased(c, _taken_from(self._leased)))
+            self._writer.queue(lambda c: reports.mark_leased(c, self._leased))
 
     async def budget_left_s(self, round_: Round) -> float:
         """Seconds of up-time that the round still had when they were saved last."""
@@ -384,12 +390,3 @@ class SqlStore:
         if self._is_closed:
             raise closed()
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *values, **named))
-
-
-def _taken_from(waiting: SimpleQueue[T]) -> list[T]:
-    """All that is there by now."""
-    taken = []
-    with suppress(Empty):
-        while True:
-            taken.append(waiting.get_nowait())
-    return taken
