@@ -129,12 +129,11 @@ class Uploads:
         fsync them again would succeed.
         """
         try:
-            with disk_errors(upload.path):
-                await asyncio.to_thread(fsync, upload.path)
+            digest = await asyncio.to_thread(_make_last, upload)
         except StoreError:
             self.drop(upload)
             raise
-        if await asyncio.to_thread(_digest, upload) != upload.announced.digest:
+        if digest != upload.announced.digest:
             raise BadParamsFile(
                 f"the body of {upload.announced.num_bytes:,} bytes arrived damaged: its digest is another one",
                 fix="announce it again and send it again",
@@ -300,8 +299,10 @@ def _check(upload: Upload, piece: bytes | memoryview) -> None:
         upload.defect = error
 
 
-def _digest(upload: Upload) -> str:
-    """As taken on the way in, where the check came through; else of the file."""
+def _make_last(upload: Upload) -> str:
+    """Wait until the body is on the disk. Its digest: as taken on the way in, where the check came through."""
+    with disk_errors(upload.path):
+        fsync(upload.path)
     if upload.check is not None and upload.defect is None:
         return upload.check.finish()
     return digest_of_file(upload.path)

@@ -44,6 +44,7 @@ class ParamsFiles:
         self.root = state_dir / "params"
         self.incoming = self.root / "incoming"
         self._naming = Lock()           # nobody drops a folder that another is about to fill
+        self._moved_into: set[Path] = set()     # by the one thread that moves: not fsynced yet
         with disk_errors(self.root):
             for name in ("models", "memory", "updates", "incoming"):
                 make_folder(self.root / name)
@@ -96,10 +97,27 @@ class ParamsFiles:
         """Rename a file that is fsynced to its place, for good."""
         target = self.root / name
         with disk_errors(target):
-            with self._naming:
-                make_folder(target.parent)      # a start may have swept it away, while it was empty
-                path.replace(target)
+            self._rename(path, target)
             fsync(target.parent)
+
+    def move(self, path: Path, name: str) -> None:
+        """As `place`, but only `settle` makes it last: once for all that went to one folder. From one thread."""
+        target = self.root / name
+        with disk_errors(target):
+            self._rename(path, target)
+        self._moved_into.add(target.parent)
+
+    def settle(self) -> None:
+        """Wait until what was moved is on the disk."""
+        folders, self._moved_into = self._moved_into, set()
+        for folder in folders:
+            with disk_errors(folder), suppress(FileNotFoundError):      # its round has ended, and took it along
+                fsync(folder)
+
+    def _rename(self, path: Path, target: Path) -> None:
+        with self._naming:
+            make_folder(target.parent)      # a start may have swept it away, while it was empty
+            path.replace(target)
 
     def make_folder(self, name: str) -> None:
         """The folder of the file `name`, and those above it, for good."""

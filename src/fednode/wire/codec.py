@@ -185,6 +185,27 @@ def read_params(path: Path) -> Params:
     return Params({tensor.name: _view(mapped, start, tensor) for start, tensor in tensors})
 
 
+class _Unread(Params):
+    """The params of a file that nobody has looked at yet."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __getattr__(self, name: str) -> Any:
+        """Of attributes that are missing: the arrays, before the first look at them."""
+        if name != "_arrays":
+            raise AttributeError(name)
+        self._arrays = read_params(self._path)._arrays
+        return self._arrays
+
+
+def params_at(path: Path) -> Params:
+    """As `read_params`, but the file is opened, and its defects are told, at the first look."""
+    return _Unread(path)
+
+
 def read_header(path: Path) -> Header:
     """The checked header of the file at `path`. Raises BadParamsFile."""
     try:
