@@ -13,6 +13,7 @@ from fastapi import APIRouter, Query, Request
 from fednode.central.leases import Post
 from fednode.central.node import CentralNode, Client, Node
 from fednode.central.waiting import first_of, hung_up
+from fednode.core.encoding import BF16
 from fednode.core.metrics import Metrics
 from fednode.core.records import Assignment, Failure, Outcome, Round
 from fednode.core.status import AssignmentStatus, RoundKind, RoundStatus, is_final
@@ -76,6 +77,8 @@ async def _may_go_on(node: CentralNode, client: str, holding: str) -> bool:
 async def _body_of(node: CentralNode, post: Post) -> AssignmentBody:
     """The answer; that it was delivered is noted in the store's own time: a lost note is a delivery more."""
     run, round_ = post.run, post.round
+    is_narrowed = bool(round_.base_model) and run.config.encoding == BF16
+    narrowed = await node.store.narrowed.of(round_.base_model) if is_narrowed else None
     await node.store.mark_leased(post.assignment)
     reach("assignment.leased", round_.number)
     return AssignmentBody(
@@ -83,9 +86,14 @@ async def _body_of(node: CentralNode, post: Post) -> AssignmentBody:
         kind=round_.kind, rounds=run.config.rounds, task=run.config.task, fingerprint=run.config.fingerprint,
         config=dict(round_.config), run_seed=run.config.seed, base_model=round_.base_model,
         cohort_size=len(round_.cohort),
-        base_model_bytes=await node.store.model_bytes(round_.base_model) if round_.base_model else 0,
+        base_model_bytes=narrowed.num_bytes if narrowed else await _base_bytes(node, round_),
+        encoding=run.config.encoding, base_file=narrowed.sha256 if narrowed else "",
         unfinished_runs=await node.queries.unfinished_runs() if round_.number == 1 else None,
     )
+
+
+async def _base_bytes(node: CentralNode, round_: Round) -> int:
+    return await node.store.model_bytes(round_.base_model) if round_.base_model else 0
 
 
 async def find_assignment(node: CentralNode, client: str, assignment: str) -> tuple[Round, Assignment]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import xxhash
 
+from fednode.core.narrowed import BFLOAT16
 from fednode.core.params import FINITE_CHECK_BLOCK, Manifest, TensorSpec
 from fednode.errors import BadParamsFile, NotFinite, ParamsMismatch, TooLarge
 from fednode.wire.codec import PREFIX_BYTES, encode_header, parse_header
@@ -142,7 +143,7 @@ def _require_same(found: Manifest, wanted: Manifest) -> None:
 def _require_values(tensor: TensorSpec, bytes_: memoryview) -> None:
     """Raise NotFinite for a NaN or an infinity, BadParamsFile for a bool that is neither 0 nor 1."""
     dtype = np.dtype(tensor.dtype).newbyteorder("<")
-    if dtype.kind == "f":
+    if dtype.kind == "f" or dtype == BFLOAT16:
         values = np.frombuffer(bytes_, dtype)
         blocks = range(0, values.size, FINITE_CHECK_BLOCK)
         if not all(np.isfinite(values[i : i + FINITE_CHECK_BLOCK]).all() for i in blocks):
