@@ -77,8 +77,6 @@ async def _may_go_on(node: CentralNode, client: str, holding: str) -> bool:
 async def _body_of(node: CentralNode, post: Post) -> AssignmentBody:
     """The answer; that it was delivered is noted in the store's own time: a lost note is a delivery more."""
     run, round_ = post.run, post.round
-    is_narrowed = bool(round_.base_model) and run.config.encoding == BF16
-    narrowed = await node.store.narrowed.of(round_.base_model) if is_narrowed else None
     await node.store.mark_leased(post.assignment)
     reach("assignment.leased", round_.number)
     return AssignmentBody(
@@ -86,14 +84,20 @@ async def _body_of(node: CentralNode, post: Post) -> AssignmentBody:
         kind=round_.kind, rounds=run.config.rounds, task=run.config.task, fingerprint=run.config.fingerprint,
         config=dict(round_.config), run_seed=run.config.seed, base_model=round_.base_model,
         cohort_size=len(round_.cohort),
-        base_model_bytes=narrowed.num_bytes if narrowed else await _base_bytes(node, round_),
-        encoding=run.config.encoding, base_file=narrowed.sha256 if narrowed else "",
+        encoding=run.config.encoding, **await _file_of_base(node, post),
         unfinished_runs=await node.queries.unfinished_runs() if round_.number == 1 else None,
     )
 
 
-async def _base_bytes(node: CentralNode, round_: Round) -> int:
-    return await node.store.model_bytes(round_.base_model) if round_.base_model else 0
+async def _file_of_base(node: CentralNode, post: Post) -> dict[str, Any]:
+    """What the client is to fetch: the model's own file, or its narrowed one."""
+    base = post.round.base_model
+    if not base:
+        return {"base_model_bytes": 0}
+    if post.run.config.encoding == BF16:
+        narrowed = await node.store.narrowed.of(base)
+        return {"base_file": narrowed.sha256, "base_model_bytes": narrowed.num_bytes}
+    return {"base_model_bytes": await node.store.model_bytes(base)}
 
 
 async def find_assignment(node: CentralNode, client: str, assignment: str) -> tuple[Round, Assignment]:

@@ -40,7 +40,7 @@ def encoded(params: Params, encoding: str) -> Params:
 
 
 def narrowed(params: Params) -> Params:
-    require_sendable(params, BF16)
+    require_narrowable(params)
     return Narrowed({name: _narrowed_array(array) for name, array in params.held.items()})
 
 
@@ -62,19 +62,17 @@ def manifest_on_wire(manifest: Manifest, encoding: str) -> Manifest:
     return _told(manifest, {"float32": BFLOAT16.name}) if encoding == BF16 else manifest
 
 
-def require_sendable(params: Params, encoding: str) -> None:
+def require_narrowable(params: Params) -> None:
     """Raise NotFinite where a float32 would be rounded to an infinity."""
-    if encoding != BF16:
-        return
     for name, array in params.held.items():
-        if array.dtype == np.float32 and not _is_sendable(array.reshape(-1)):
+        if array.dtype == np.float32 and not _is_narrowable(array.reshape(-1)):
             raise NotFinite(
                 f"tensor {name!r} holds a value beyond {float(LARGEST):.3g}, which bf16 cannot say",
                 fix="lower the learning rate, or send the params of this run as f32",
             )
 
 
-def _is_sendable(flat: Array) -> bool:
+def _is_narrowable(flat: Array) -> bool:
     blocks = (flat[i : i + FINITE_CHECK_BLOCK] for i in range(0, flat.size, FINITE_CHECK_BLOCK))
     return all(bool((np.abs(block) <= LARGEST).all()) for block in blocks)
 
