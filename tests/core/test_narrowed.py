@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from fednode.core.params import Params, manifest_of
 from fednode.core.records import Update
 from fednode.core.seeds import numpy_rng
 from fednode.errors import NotFinite
+from fednode.wire.codec import read_params, write_params
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False).filter(lambda x: abs(x) <= float(LARGEST))
 TIES = st.integers(0, 0x7F7E).map(lambda upper: float(np.uint32((upper << 16) + 0x8000).view(np.float32)))
@@ -106,3 +109,16 @@ def test_updates_are_widened_before_they_are_summed() -> None:
     for one, other in zip(narrow.columns(), wide.columns(), strict=True):
         assert [row.dtype for row in one.rows] == [np.float32] * 20     # also for who looks at each of them
         assert [row.tobytes() for row in one.rows] == [row.tobytes() for row in other.rows]
+
+
+def test_updates_are_widened_a_block_at_a_time(tmp_path: Path) -> None:
+    model = Params({"w": numpy_rng(4).normal(size=1 << 20).astype(np.float32)})         # 4 MiB
+    write_params(narrowed(model), tmp_path / "update", is_durable=False)
+    brought = [Update(client=f"c{i}", num_examples=1, params=read_params(tmp_path / "update")) for i in range(8)]
+    updates = Updates([update.client for update in brought], brought, model.manifest)
+    tracemalloc.start()
+    mean = updates.mean()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert mean["w"].tobytes() == brought[0].params["w"].tobytes()
+    assert peak < (4 + 3) * 2**20                       # the mean and three columns of float64; 8 models would be 32

@@ -219,7 +219,7 @@ def _run_fields(offer: Offer) -> Iterator[FormField]:
     )
     yield FormField(
         name="encoding", label="Params travel as", kind="choice", choices=tuple(map(json.dumps, get_args(Encoding))),
-        text=json.dumps(F32), help="f32: as they are. bf16: half the bytes, each value rounded to three digits",
+        text=json.dumps(F32), help="f32: as they are. bf16: half the bytes, each value rounded by 0.4 % at most",
     )
     names = tuple(json.dumps(measure.name) for measure in measures_of_best(offer.metrics)) or ("null",)
     yield FormField(
