@@ -15,6 +15,8 @@ from dataclasses import replace
 
 from fednode.core.aggregation import Updates
 from fednode.core.best import due, why_stopped
+from fednode.core.encoding import BF16
+from fednode.core.narrowed import require_narrowable
 from fednode.core.params import require_finite
 from fednode.core.records import MAX_ATTEMPTS, Checkpoint, Outcome, Position, Round, Run, State, updates_of
 from fednode.core.seeds import selection_rng
@@ -51,6 +53,8 @@ async def _open_next(
     present = await fleet.gather(run, max(1, _num_needed(run, kind)), attempt)
     checkpoint = position.checkpoint
     with _its_own_code(strategy):
+        if checkpoint is not None and run.config.encoding == BF16:
+            await asyncio.to_thread(require_narrowable, checkpoint.state.params)
         cohort = _cohort(run, kind, number, attempt, present, strategy)
         config = strategy.configure(run.config.task_config)
     round_ = Round(

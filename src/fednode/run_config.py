@@ -65,6 +65,7 @@ def complete_config(
         best_metric=best_metric or "",
         patience=request.patience,
         keep_every=math.ceil(rounds / NUM_KEPT) if request.keep_every is None else request.keep_every,
+        encoding=request.encoding,
     )
 
 

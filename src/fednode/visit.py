@@ -18,8 +18,10 @@ from typing import Protocol, TypeVar
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from fednode.core.encoding import F32
 from fednode.core.json import JsonObject
 from fednode.core.metrics import MAX_EXAMPLES, Metrics
+from fednode.core.narrowed import encoded, widened
 from fednode.core.params import Params, require_finite, require_match
 from fednode.core.pooling import require_declared, require_poolable
 from fednode.core.records import Failure, Outcome, Round, Run, Update
@@ -51,6 +53,7 @@ class Order:
     config: JsonObject
     run_seed: int
     base_model: str                 # sha256; "" for init
+    encoding: str = F32             # how the update goes out
 
 
 def order_of(run: Run, round_: Round, client: str) -> Order:
@@ -58,7 +61,7 @@ def order_of(run: Run, round_: Round, client: str) -> Order:
     return Order(
         run_id=run.id, number=round_.number, attempt=round_.attempt, client=client, kind=round_.kind,
         task=run.config.task, fingerprint=run.config.fingerprint, config=round_.config,
-        run_seed=run.config.seed, base_model=round_.base_model,
+        run_seed=run.config.seed, base_model=round_.base_model, encoding=run.config.encoding,
     )
 
 
@@ -86,9 +89,10 @@ class Silent:
 def run_visit(
     task: Task, site: Site, order: Order, params: Params | None, observer: Observer, state: StateDir | None = None
 ) -> Outcome:
-    """Execute `order`. `params` is what the order's `base_model` names (None for init).
+    """Execute `order`. `params` is what the order's `base_model` names (None for init), as it came over the wire.
 
-    What the visit leaves in its state dir counts where the outcome has an update, which is for the caller to say.
+    The outcome's update is as it goes out. What the visit leaves in its state dir counts where the outcome has an
+    update, which is for the caller to say.
     """
     visit = Visit(
         site=site, config=task.config, round=order.number, state=state,
@@ -98,7 +102,7 @@ def run_visit(
     )
     environment(site)               # the versions are found now: a task may leave a process in which nothing is found
     with threadpool_limits(site.threads or None):
-        return _guarded(task, order, params, visit, observer)
+        return _guarded(task, order, None if params is None else widened(params), visit, observer)
 
 
 def _guarded(task: Task, order: Order, params: Params | None, visit: Visit, observer: Observer) -> Outcome:
@@ -112,7 +116,7 @@ def _guarded(task: Task, order: Order, params: Params | None, visit: Visit, obse
         require_poolable(task.measures, metrics)
         seen.append(metrics)
         observer.evaluated(seen[0])
-        update = _trained(task, params, visit) if order.kind is RoundKind.TRAIN else None
+        update = _trained(task, order, params, visit) if order.kind is RoundKind.TRAIN else None
         return Outcome(client=order.client, update=update, evaluation=seen[0])
     except Cancelled:
         return fails(FailureCode.WITHDRAWN, "taken back while it was training")
@@ -139,10 +143,10 @@ def _failed(client: str, seen: list[Metrics], code: FailureCode, reason: str, tr
 def _initial(task: Task, order: Order, visit: Visit) -> Update:
     params = _require_kind(task.initial_params(init_seed(order.run_seed)), Params, "initial_params")
     require_finite(params)
-    return Update(client=order.client, params=params, num_examples=0, environment=environment(visit.site))
+    return Update(client=order.client, params=widened(params), num_examples=0, environment=environment(visit.site))
 
 
-def _trained(task: Task, params: Params, visit: Visit) -> Update:
+def _trained(task: Task, order: Order, params: Params, visit: Visit) -> Update:
     update = _require_kind(task.train(params, visit), Update, "train")
     _require_same_manifest(_require_kind(update.params, Params, "train, in its update"), params)
     require_finite(update.params)
@@ -150,7 +154,8 @@ def _trained(task: Task, params: Params, visit: Visit) -> Update:
     if not isinstance(count, int | np.integer) or not 1 <= count <= MAX_EXAMPLES:
         raise TaskFailed(f"the task trained on {count!r} examples", fix="check this site's data, or its partition")
     found = {**update.environment, **environment(visit.site)}       # a task may add what else its bits depend on
-    return replace(update, client=visit.site.client, num_examples=int(count), environment=found)
+    sent = encoded(update.params, order.encoding)
+    return replace(update, client=visit.site.client, params=sent, num_examples=int(count), environment=found)
 
 
 def _require_same_manifest(trained: Params, received: Params) -> None:

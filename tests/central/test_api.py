@@ -46,7 +46,7 @@ async def test_an_assignment_says_all_that_a_visit_needs(tmp_path: Path) -> None
             "kind": "train", "rounds": 3, "task": "toy", "fingerprint": "toy@1", "run_seed": 5,
             "config": {"epochs": 2, "learning_rate": 0.5, "model": "linear"},
             "base_model": run["model_sha256"], "base_model_bytes": 80,      # 64 of header, 4 float32
-            "cohort_size": 1, "unfinished_runs": [run["run_id"]],
+            "cohort_size": 1, "unfinished_runs": [run["run_id"]], "encoding": "f32", "base_file": "",
         }
 
 

@@ -28,6 +28,7 @@ def order(**changes: object) -> AssignmentBody:
 
 def test_an_order_for_what_was_offered_is_taken_with_what_the_strategy_sets():
     assert check_order(order(), OFFERS).spec == "small.py:Small"
+    assert check_order(order(encoding="bf16", base_file=SHA256), OFFERS).spec == "small.py:Small"
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,8 @@ def test_an_order_for_what_was_offered_is_taken_with_what_the_strategy_sets():
         ({"base_model": "../secrets"}, r"\.\./secrets"),
         ({"base_model": ""}, "kind train"),
         ({"kind": "init"}, "kind init"),
+        ({"encoding": "fp8"}, "travel as 'fp8'"),
+        ({"encoding": "bf16", "base_file": "../secrets"}, r"\.\./secrets"),
     ],
 )
 def test_any_other_order_is_refused_with_a_sentence(changes, told):

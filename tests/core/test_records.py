@@ -65,18 +65,18 @@ def test_equal_configs_have_equal_hashes_and_every_field_counts():
         "task": "m", "fingerprint": "mnist@2", "task_config": {"epochs": 3, "model": "cnn"}, "strategy": "fedavg",
         "strategy_config": {"momentum": 0.8}, "rounds": 4, "min_updates": 1, "cohort_fraction": 0.5,
         "deadline_s": 601.0, "seed": 8, "clients": ("a",), "start_model": "",
-        "best_metric": "loss", "patience": 3, "keep_every": 0,
+        "best_metric": "loss", "patience": 3, "keep_every": 0, "encoding": "bf16",
     }
     assert set(changes) == set(CONFIG.__dataclass_fields__)
-    assert len({sha256(CONFIG), *(sha256(replace(CONFIG, **{k: v})) for k, v in changes.items())}) == 16
+    assert len({sha256(CONFIG), *(sha256(replace(CONFIG, **{k: v})) for k, v in changes.items())}) == 17
 
 
 def test_a_config_of_an_older_fednode_keeps_its_hash():
     """What was added since then is in the JSON only where somebody asked for it."""
     row = CONFIG.to_json()
-    assert row.keys() & {"best_metric", "patience", "keep_every"} == set()
+    assert row.keys() & {"best_metric", "patience", "keep_every", "encoding"} == set()
     assert RunConfig.from_json(row) == CONFIG
-    patient = replace(CONFIG, best_metric="loss", patience=3, keep_every=0)
+    patient = replace(CONFIG, best_metric="loss", patience=3, keep_every=0, encoding="bf16")
     assert RunConfig.from_json(json.loads(canonical_json(patient.to_json()))) == patient
 
 

@@ -205,6 +205,7 @@ def test_every_field_reaches_the_run_and_the_command_asks_for_the_same(shared: F
     for label, text in typed.items():
         form.get_by_label(label).fill(text)
     form.get_by_label("Best model by").select_option(label="loss")
+    form.get_by_label("Params travel as").select_option(label="bf16")
     form.get_by_label("hospital-2").check()
     expect(page.get_by_label("Only these")).to_be_checked()
     expect(panel(page)).to_contain_text("Taking part: hospital-2")
@@ -216,6 +217,7 @@ def test_every_field_reaches_the_run_and_the_command_asks_for_the_same(shared: F
     assert (config["rounds"], config["seed"], config["deadline_s"], config["clients"]) == (2, 42, 120.0, ["hospital-2"])
     assert (config["min_updates"], config["cohort_fraction"]) == (1, 0.5)
     assert (config["best_metric"], config["patience"], config["keep_every"]) == ("loss", 5, 0)
+    assert config["encoding"] == "bf16"
     assert config["task_config"] == {**config["task_config"], "epochs": 3, "batch_size": 16, "learning_rate": 0.25}
     assert config["start_model"]
 

@@ -103,3 +103,18 @@ def test_a_run_whose_clients_are_killed_ends_as_if_nothing_had_happened(federati
         federation.kill(name)
         federation.start(name)
     assert_same(federation, federation.end_of(run_id), simulated(task, rounds))
+
+
+def test_as_bf16_too_it_ends_with_the_bits_of_a_simulated_run_whoever_is_killed(federation: Federation) -> None:
+    task, rounds = "mnist_3v7", 12
+    federation.start_central()
+    start_clients(federation, task)
+    run_id = federation.run_in_background(*run_args(task, rounds), "--encoding", "bf16")
+    for name in ("central", CLIENTS[1], "central"):
+        before = rounds_of(federation, run_id)
+        wait_until(lambda before=before: rounds_of(federation, run_id) > before, "a round between two kills")
+        federation.kill(name)
+        federation.restart_central() if name == "central" else federation.start(name)
+    calm = simulated(task, rounds, encoding="bf16")
+    assert_same(federation, federation.end_of(run_id), calm)
+    assert calm.model_sha256 != simulated(task, rounds).model_sha256

@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
 import fednode
@@ -299,3 +300,58 @@ def test_a_result_is_plain_enough_to_be_written_down() -> None:
     run = tiny()
     assert json.loads(json.dumps(run.history)) == run.history
     assert len(repr(run)) < 1000
+
+
+# --- params that travel as bf16 -------------------------------------------------------------------------
+
+
+class Steps(Task):
+    """Its update is what it received and `step` more; it keeps what it received."""
+
+    received: ClassVar[list[np.ndarray]] = []
+    first, step = 1.0, 0.25
+
+    def initial_params(self, seed: int) -> Params:
+        return Params({"w": np.full(3, self.first, np.float32)})
+
+    def evaluate(self, params: Params, visit: Visit) -> Metrics:
+        self.received.append(params["w"])
+        return Metrics(values={}, num_examples={"test": 1})
+
+    def train(self, params: Params, visit: Visit) -> Update:
+        change = np.float32([self.step, self.step / 64, self.step / 128])
+        return Update(client=visit.site.client, params=Params({"w": params["w"] + change}), num_examples=1)
+
+
+def test_as_bf16_clients_train_from_what_arrives_and_the_model_stays_float32(monkeypatch) -> None:
+    monkeypatch.setattr(Steps, "received", [])
+    run = tiny(task=Steps, clients=["a"], encoding="bf16", strategy="fedavgm", strategy_config={"momentum": 0.5})
+    # Above 1 bf16 counts in 1/128. The update's change by 1/512 is rounded away; 1/256 is a tie and goes to 1, the even
+    # one. After that the momentum adds half of the last change: 1 + .25, then 1.25 + .25 + .125.
+    assert run.params is not None
+    assert run.params["w"].tolist() == [1.625, 1.0, 1.0]
+    assert [w.tolist() for w in Steps.received] == [[1, 1, 1], [1.25, 1, 1], [1.625, 1, 1]]
+    assert {w.dtype for w in Steps.received} == {np.dtype(np.float32)}
+
+    monkeypatch.setattr(Steps, "received", [])
+    thirds = tiny(task=Steps, clients=["a"], encoding="bf16", strategy="fedavgm", strategy_config={"momentum": 1 / 3})
+    assert thirds.params is not None
+    last = float(thirds.params["w"][0])
+    assert last == np.float32(1.25 + 0.25 + 0.25 / 3)                   # 1.58333: more bits than bf16 has
+    assert Steps.received[-1][0] == 1.5859375                           # what was measured of it: 203 / 128
+
+
+def test_as_bf16_any_number_of_workers_gives_the_same_bits_and_as_f32_others() -> None:
+    one = tiny(clients=3, encoding="bf16")
+    assert_same(one, tiny(clients=3, encoding="bf16", workers=2))
+    assert one.model_sha256 != tiny(clients=3).model_sha256
+
+
+@pytest.mark.parametrize(("first", "step"), [(3.4e38, 0.0), (2.0**127, 1.6975e38)], ids=["model", "update"])
+def test_what_bf16_cannot_say_ends_the_run_or_the_visit_with_the_reason(monkeypatch, first, step) -> None:
+    monkeypatch.setattr(Steps, "first", first)
+    monkeypatch.setattr(Steps, "step", step)
+    run = tiny(task=Steps, clients=["a"], encoding="bf16")
+    assert run.status == ("failed" if step == 0 else "paused")          # every attempt of the one client failed
+    assert "round 1" in run.reason and "tensor 'w' holds a value beyond 3.4e+38, which bf16 cannot say" in run.reason
+    assert tiny(task=Steps, clients=["a"], rounds=1).status == "completed"

@@ -13,6 +13,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fednode.core.narrowed import manifest_on_wire, narrowed
 from fednode.core.params import Params
 from fednode.errors import BadParamsFile, FednodeError, NotFinite, ParamsMismatch, TooLarge
 from fednode.wire.body_check import BodyCheck
@@ -215,3 +216,37 @@ def test_a_header_that_lies_about_offsets_is_refused():
     text = json.dumps({"a": row, "b": row}).encode()
     body = len(text).to_bytes(8, "little") + text + bytes(8)
     assert whole(body, wanted) == "BadParamsFile"
+
+
+# --- updates as bf16 ----------------------------------------------------------------------------------
+
+NARROW = narrowed(MIXED)
+
+
+def as_bf16(body: bytes) -> str:
+    """The digest, or the name of the error, of an update that is to come as bf16."""
+    try:
+        check = BodyCheck(manifest_on_wire(MIXED.manifest, "bf16"), len(body))
+        for piece in cut(body, range(0, len(body), 7)):
+            check.feed(piece)
+        return check.finish()
+    except FednodeError as error:
+        return type(error).__name__
+
+
+def test_an_update_as_bf16_is_checked_as_any_other():
+    body = encode(NARROW)
+    assert as_bf16(body) == xxhash.xxh3_128(body).hexdigest()
+    for pattern in (0x7F80, 0xFF80, 0x7FC0, 0x7F81, 0xFFFF):           # infinities, and NaNs of both kinds
+        for end in (0, -22):                                            # the last element of `weight`, and its first
+            place = len(body) - 2 + end
+            spoilt = body[:place] + pattern.to_bytes(2, "little") + body[place + 2 :]
+            assert as_bf16(spoilt) == "NotFinite"
+    assert as_bf16(body[:-2] + (0x7F7F).to_bytes(2, "little")) != "NotFinite"     # the largest number
+
+
+def test_an_update_in_the_other_encoding_is_refused():
+    assert as_bf16(encode(MIXED)) == "ParamsMismatch"
+    assert whole(encode(NARROW)) == "ParamsMismatch"
+    halves = {name: np.array(a, np.float16 if a.dtype == np.float32 else a.dtype) for name, a in MIXED.items()}
+    assert as_bf16(encode(Params(halves))) == "ParamsMismatch"          # of the right size, in another's bits

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from fednode.core.encoding import F32
 from fednode.core.json import Json, canonical_json
 from fednode.core.metrics import Goal, Metric
 from fednode.core.records import Run, RunConfig
@@ -21,7 +22,10 @@ from fednode.store.scores import number_metrics
 
 MAX_RUNS = 5
 SHORT_SHA = 12                  # hex digits that people compare by eye
-NOT_SET = {"clients": "whoever offers the task", "start_model": "fresh", "patience": "never", "keep_every": "1"}
+NOT_SET = {
+    "clients": "whoever offers the task", "start_model": "fresh", "patience": "never", "keep_every": "1",
+    "encoding": F32,
+}
 HOW = "name 2 to 5 runs, for example: fednode runs compare 1 2"
 
 

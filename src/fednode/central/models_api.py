@@ -14,6 +14,7 @@ from fednode.central.auth import bearer_of
 from fednode.central.models import params_response
 from fednode.central.node import Node, Operator, node_of
 from fednode.central.offers import notice_of
+from fednode.core.encoding import BF16, F32, Encoding
 from fednode.core.json import finite
 from fednode.store.model_cards import ModelCards
 from fednode.wire.messages import MEDIA_TYPE
@@ -68,11 +69,17 @@ async def show_card(ref: str, node: Node) -> dict[str, Any]:
     responses={200: {"content": {MEDIA_TYPE: {}}}, 206: {"description": "a part"}, 304: {"description": "known"}},
 )
 async def get_params(
-    ref: str, node: Node, asked_range: Annotated[str | None, Header(alias="Range")] = None,
+    ref: str, node: Node, encoding: Encoding = F32, asked_range: Annotated[str | None, Header(alias="Range")] = None,
     known: Annotated[str | None, Header(alias="If-None-Match")] = None,
 ) -> Response:
-    """The params file: whole, or one range of it, or 304 where the caller has it."""
+    """The params file: whole, or one range of it, or 304 where the caller has it.
+
+    `encoding=bf16`: as the model goes out to clients in a run of that encoding, float32 tensors in half their bytes.
+    """
     sha256 = ref if SHA256.fullmatch(ref) else (await node.queries.model(ref)).sha256
     await node.store.model_bytes(sha256)            # a file is a model's only when a row says so
-    buffer = node.models.get(node.store.model_path(sha256))
-    return params_response(buffer, sha256, asked_range=asked_range, known=known)
+    path, etag = node.store.model_path(sha256), sha256
+    if encoding == BF16:
+        path, etag = node.store.narrowed.path(sha256), (await node.store.narrowed.of(sha256)).sha256
+    buffer = node.models.get(path)
+    return params_response(buffer, etag, asked_range=asked_range, known=known)

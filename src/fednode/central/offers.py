@@ -10,7 +10,8 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fednode.central.presence import Member, Presence
+from fednode.central.presence import Member, Presence, knows
+from fednode.core.encoding import F32
 from fednode.core.policy import Limits
 from fednode.core.records import Offer, RunConfig
 from fednode.errors import BadConfig, NotFound
@@ -66,6 +67,7 @@ def choose_offer(request: RunRequest, presence: Presence) -> MergedOffer:
     chosen = next(m for m in merged_offers(candidates) if m.offer.fingerprint == versions[0].offer.fingerprint
                   and m.offer.task == request.task)
     _require_all_named(request, chosen)
+    _require_known_encoding(request, chosen, candidates)
     return chosen
 
 
@@ -104,6 +106,20 @@ def _clash(task: str, versions: Sequence[MergedOffer]) -> BadConfig:
         f"the clients offer different versions of task {task!r}: {told}",
         fix="give them the same version, or name the clients that have one", field="task",
     )
+
+
+def _require_known_encoding(request: RunRequest, chosen: MergedOffer, candidates: Sequence[Member]) -> None:
+    """A client node that does not say that it knows it is an older one: it could neither read nor send such params."""
+    key = (chosen.offer.task, chosen.offer.fingerprint)
+    old = [
+        member.name for member in candidates for offer in member.offers
+        if (offer.task, offer.fingerprint) == key and not knows(offer, request.encoding)
+    ]
+    if old:
+        raise BadConfig(
+            f"{', '.join(old)} cannot send or receive params as {request.encoding}",
+            fix=f"upgrade fednode there, leave it out of the clients, or take the encoding {F32}", field="encoding",
+        )
 
 
 def _require_all_named(request: RunRequest, chosen: MergedOffer) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from fednode.central.waiting import UpTime
+from fednode.core.encoding import F32
 from fednode.core.records import Offer, RunConfig
 from fednode.ports import Clock
 
@@ -147,4 +148,12 @@ def _local(wall_s: float) -> datetime:
 def _takes_part(member: Member, config: RunConfig) -> bool:
     if config.clients and member.name not in config.clients:
         return False
-    return any(o.task == config.task and o.fingerprint == config.fingerprint for o in member.offers)
+    return any(
+        (o.task, o.fingerprint) == (config.task, config.fingerprint) and knows(o, config.encoding)
+        for o in member.offers
+    )
+
+
+def knows(offer: Offer, encoding: str) -> bool:
+    """Whether the client that offers this can take part in a run whose params travel so."""
+    return encoding == F32 or encoding in offer.supports

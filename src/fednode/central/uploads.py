@@ -18,6 +18,8 @@ from pydantic import ValidationError
 
 from fednode.central.answers import Refusal
 from fednode.central.tokens import write_private
+from fednode.core.encoding import F32
+from fednode.core.narrowed import encoding_of, manifest_on_wire
 from fednode.core.params import Manifest, require_finite
 from fednode.core.records import Round
 from fednode.core.status import RoundKind
@@ -87,7 +89,7 @@ class Uploads:
         self._open: dict[str, Upload] = {}              # by `_key`: a client brings one body at a time
         self._found = _by_key(store.incoming_dir)       # what an earlier process left
         self._rounds: dict[str, str] = {}               # by run: the key of the round for which updates come
-        self._manifests: dict[str, Manifest] = {}       # by run: all of its models have the same one
+        self._manifests: dict[str, Manifest] = {}       # by run, as its updates have it: all of them the same one
 
     async def announce(self, round_: Round, client: str, announced: Announcement) -> Upload:
         """The upload, begun or gone on with. Raises ParamsMismatch or TooLarge for a size that cannot be right."""
@@ -220,8 +222,9 @@ class Uploads:
         if round_.kind is RoundKind.INIT:
             return None
         if round_.run_id not in self._manifests:
-            path = self._store.model_path(round_.base_model)
-            self._manifests[round_.run_id] = await asyncio.to_thread(_read_manifest, path)
+            encoding = (await self._store.run(round_.run_id)).config.encoding
+            manifest = await asyncio.to_thread(_read_manifest, self._store.model_path(round_.base_model))
+            self._manifests[round_.run_id] = manifest_on_wire(manifest, encoding)
         return BodyCheck(self._manifests[round_.run_id], announced.num_bytes)
 
     def _read_note(self, key: str) -> Announcement:
@@ -326,5 +329,8 @@ def _read_manifest(path: Path) -> Manifest:
 
 
 def _check_first(path: Path) -> None:
-    """A run's first params: any names and shapes, but a sound file of finite numbers."""
-    require_finite(read_params(path))
+    """A run's first params: any names and shapes, but a sound file of finite numbers, none of them narrowed."""
+    params = read_params(path)
+    if encoding_of(params) != F32:
+        raise BadParamsFile("the first params of a run came as bf16", fix="send them as float32")
+    require_finite(params)

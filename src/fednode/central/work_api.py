@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query, Request
 
 from fednode.central.leases import Post
 from fednode.central.node import CentralNode, Client, Node
+from fednode.core.encoding import BF16
 from fednode.core.metrics import Metrics
 from fednode.core.records import Assignment, Failure, Outcome, Round
 from fednode.core.status import AssignmentStatus, RoundKind, RoundStatus, is_final
@@ -82,9 +83,20 @@ async def _body_of(node: CentralNode, post: Post) -> AssignmentBody:
         kind=round_.kind, rounds=run.config.rounds, task=run.config.task, fingerprint=run.config.fingerprint,
         config=dict(round_.config), run_seed=run.config.seed, base_model=round_.base_model,
         cohort_size=len(round_.cohort),
-        base_model_bytes=await node.store.model_bytes(round_.base_model) if round_.base_model else 0,
+        encoding=run.config.encoding, **await _file_of_base(node, post),
         unfinished_runs=await node.store.unfinished_runs() if round_.number == 1 else None,
     )
+
+
+async def _file_of_base(node: CentralNode, post: Post) -> dict[str, Any]:
+    """What the client is to fetch: the model's own file, or its narrowed one."""
+    base = post.round.base_model
+    if not base:
+        return {"base_model_bytes": 0}
+    if post.run.config.encoding == BF16:
+        narrowed = await node.store.narrowed.of(base)
+        return {"base_file": narrowed.sha256, "base_model_bytes": narrowed.num_bytes}
+    return {"base_model_bytes": await node.store.model_bytes(base)}
 
 
 async def find_assignment(node: CentralNode, client: str, assignment: str) -> tuple[Round, Assignment]:

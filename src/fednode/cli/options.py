@@ -84,4 +84,5 @@ CohortFraction = Annotated[float | None, typer.Option("--cohort-fraction", metav
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="The run's seed: the same seed gives the same model. [default: drawn, and told]")]
 BestMetric = Annotated[str | None, typer.Option("--best-metric", metavar="NAME", help="By which the best model is told: a metric of the task with a goal. [default: its first, of held-back data where it has one]")]
 Patience = Annotated[int | None, typer.Option("--patience", metavar="N", help="Stop after so many rounds without a better model. [default: never]")]
+EncodingName = Annotated[str | None, typer.Option("--encoding", metavar="NAME", help="How params travel: f32, or bf16: half the bytes, each value rounded by 0.4 % at most. [default: f32]")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting: task.FIELD=VALUE or strategy.FIELD=VALUE. Repeatable.")]

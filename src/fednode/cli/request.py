@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 TASK_FLAGS = ("epochs", "batch_size", "learning_rate")     # `--epochs 2` is short for `--set task.epochs=2`
 FILE_KEYS = {
     "task", "rounds", "strategy", "min_updates", "cohort_fraction", "deadline", "seed", "start_from", "clients", "set",
-    "best_metric", "patience", "keep_every", *TASK_FLAGS,
+    "best_metric", "patience", "keep_every", "encoding", *TASK_FLAGS,
 }
 
 

@@ -30,6 +30,7 @@ def run(
     best_metric: o.BestMetric = None,
     patience: o.Patience = None,
     keep_every: Annotated[int | None, typer.Option("--keep-every", metavar="K", help="Keep one model in K, besides the first, best and last; 0: only these. [default: all up to 100 rounds, then about 100]")] = None,
+    encoding: o.EncodingName = None,
     clients: Annotated[str | None, typer.Option("--clients", metavar="A,B", help="Exactly these clients. [default: whoever offers the task]")] = None,
     sets: o.Sets = None,
     config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="A TOML file with these settings; flags win.")] = None,
@@ -48,7 +49,7 @@ def run(
         task, config, sets, rounds=rounds, strategy=strategy, epochs=epochs, batch_size=batch_size,
         learning_rate=learning_rate, min_updates=min_updates, cohort_fraction=cohort_fraction, deadline=deadline,
         seed=seed, start_from=start_from, clients=o.split_names(clients) or None, best_metric=best_metric,
-        patience=patience, keep_every=keep_every,
+        patience=patience, keep_every=keep_every, encoding=encoding,
     )
     if is_file_spec(request.strategy):
         raise refusal_of_file(request.strategy)

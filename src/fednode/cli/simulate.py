@@ -28,6 +28,7 @@ def simulate(
     seed: o.Seed = None,
     best_metric: o.BestMetric = None,
     patience: o.Patience = None,
+    encoding: o.EncodingName = None,
     sets: o.Sets = None,
     config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="A TOML file with these settings; flags win.")] = None,
     data: o.Data = None,
@@ -53,14 +54,14 @@ def simulate(
     request = run_request(
         task, config, sets, rounds=rounds, strategy=strategy, epochs=epochs, batch_size=batch_size,
         learning_rate=learning_rate, min_updates=min_updates, cohort_fraction=cohort_fraction, seed=seed,
-        best_metric=best_metric, patience=patience,
+        best_metric=best_metric, patience=patience, encoding=encoding,
     )
     result = simulate_run(
         request.task, clients=clients, rounds=request.rounds, strategy=request.strategy,
         strategy_config=request.strategy_config, task_config=request.task_config, data=settings.data, split=split,
         partition_seed=partition_seed, offline_sample=offline_sample, min_updates=request.min_updates,
         cohort_fraction=request.cohort_fraction, seed=request.seed, best_metric=request.best_metric,
-        patience=request.patience, threads=settings.threads, device=settings.device, state_dir=state_dir,
+        patience=request.patience, encoding=request.encoding, threads=settings.threads, device=settings.device, state_dir=state_dir,
         workers=workers or min(os.cpu_count() or 1, clients), on_event=_teller(voice),
     )
     _tell_result(voice, result, output)

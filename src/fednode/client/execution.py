@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from fednode.child.child import Child
 from fednode.client.approvals import Approvals
@@ -23,6 +23,7 @@ from fednode.client.offers import Offered
 from fednode.client.outbox import Finished, Outbox
 from fednode.client.sharing import Sharing
 from fednode.client.talk import Talk, TrainingConfig
+from fednode.core.encoding import Encoding
 from fednode.core.metrics import Metric, Metrics
 from fednode.core.pooling import pool
 from fednode.core.records import Failure, Offer, Outcome, Update
@@ -137,7 +138,9 @@ class Execution:
         ))
 
     async def _fetched(self, body: AssignmentBody) -> Path:
-        return await self._while_wanted(self._place.link.model(body.base_model, body.base_model_bytes))
+        return await self._while_wanted(self._place.link.model(
+            body.base_model, body.base_model_bytes, encoding=body.encoding, file_sha256=body.base_file
+        ))
 
     async def _report(self, body: AssignmentBody, outcome: Outcome) -> None:
         """What the visit brought, kept before it is told: from here on a crash costs no training."""
@@ -306,6 +309,7 @@ def check_order(body: AssignmentBody, offers: Mapping[str, Offered]) -> Offered:
             fix="give this client node the version that the run was started with, or start a new run",
         )
     _require_base(body)
+    _require_known_encoding(body)
     _require_accepted(body, offered.offer)
     return offered
 
@@ -339,6 +343,16 @@ def _require_base(body: AssignmentBody) -> None:
         )
 
 
+def _require_known_encoding(body: AssignmentBody) -> None:
+    """Raise BadConfig where this client node could neither read what comes nor send what is waited for."""
+    if body.encoding not in get_args(Encoding):
+        raise BadConfig(
+            f"the params of this run travel as {body.encoding!r}", fix="upgrade this client node, or leave it out"
+        )
+    if body.base_file and _SHA256.fullmatch(body.base_file) is None:
+        raise BadConfig(f"{body.base_file!r} is no sha256 of a file", fix="the sha256 of what is to be fetched")
+
+
 def site_scores(declared: Sequence[Metric], metrics: Metrics) -> dict[str, float]:
     """The numbers that people read of one site's evaluation; curves are left out."""
     pooled = pool(declared, {"": metrics})
@@ -349,7 +363,7 @@ def order_of(body: AssignmentBody, client: str) -> Order:
     return Order(
         run_id=body.run_id, number=body.number, attempt=body.attempt, client=client, kind=body.kind,
         task=body.task, fingerprint=body.fingerprint, config=body.config,
-        run_seed=body.run_seed, base_model=body.base_model,
+        run_seed=body.run_seed, base_model=body.base_model, encoding=body.encoding,
     )
 
 

@@ -24,6 +24,7 @@ from fednode.client.model_cache import ModelCache
 from fednode.client.outbox import Finished, check_assignment_id
 from fednode.client.registration import join, renew
 from fednode.client.talk import Talk
+from fednode.core.encoding import F32
 from fednode.core.json import JsonObject
 from fednode.core.records import Failure
 from fednode.core.status import FailureCode
@@ -160,14 +161,15 @@ class Link:
             except Conflict:
                 raise damage from None
 
-    async def model(self, sha256: str, num_bytes: int) -> Path:
-        """The file of these params, from the cache or the central node."""
-        if not await asyncio.to_thread(self._models.has, sha256):
-            path = self._models.prepare(sha256)
-            fetch = partial(self._http.download, f"/api/v1/models/{sha256}/params", path, expect_sha256=sha256)
+    async def model(self, sha256: str, num_bytes: int, *, encoding: str = F32, file_sha256: str = "") -> Path:
+        """The file of these params, from the cache or the central node. `file_sha256`: where another is to be sent."""
+        name, query = (file_sha256, f"?encoding={encoding}") if file_sha256 else (sha256, "")
+        if not await asyncio.to_thread(self._models.has, name):
+            path = self._models.prepare(name)
+            fetch = partial(self._http.download, f"/api/v1/models/{sha256}/params{query}", path, expect_sha256=name)
             await self._as_member(partial(fetch, num_bytes=num_bytes or None), own_faults=StoreError)
-            self._models.add(sha256)
-        return self._models.path(sha256)
+            self._models.add(name)
+        return self._models.path(name)
 
     async def leave(self, reason: str = "", *, holding: str = "") -> None:
         """Say goodbye, once: a central node that does not hear it finds out by itself. `holding`: ends that first."""

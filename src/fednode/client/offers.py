@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from fednode.child.child import Child
 from fednode.client.approvals import Approvals, Code, Verdict, code_of_file, code_of_installed
 from fednode.client.talk import ClientSettings
+from fednode.core.encoding import BF16
 from fednode.core.policy import Policy
 from fednode.core.records import Offer
 from fednode.errors import BadConfig, DataError, FednodeError, UsageError
@@ -90,7 +91,9 @@ async def _look_at(
         )
     # Without the summary that stays here: nothing further on could send it by mistake.
     summary = offer.summary if settings.is_summary_shared else {}
-    offered = Offered(spec=spec, offer=replace(offer, summary=summary, limits=settings.policy.limits))
+    supports = (*offer.supports, BF16)      # this client node's own part: an older one does not say so
+    told = replace(offer, summary=summary, supports=supports, limits=settings.policy.limits)
+    offered = Offered(spec=spec, offer=told)
     _offer_body(offered)                    # what could not be told is found before anybody hears of this client
     found.offers[offer.task] = offered
 

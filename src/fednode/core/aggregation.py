@@ -9,13 +9,14 @@ many processes train, call this one function. It reads column by column, so memo
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import overload
 
 import numpy as np
 
 from fednode.core.metrics import Floats
+from fednode.core.narrowed import widened_array
 from fednode.core.params import Array, Manifest, Params, cast_array
 from fednode.core.records import Update, by_client_name
 from fednode.errors import TooFewUpdates
@@ -67,15 +68,20 @@ class Updates(Sequence[Update]):
         """The canonical mean by examples, in the manifest's dtypes."""
         means = {t.name: np.empty(t.num_elements, t.dtype) for t in self.manifest.tensors}
         buffers = _Buffers()
-        for column in self.columns():
+        for column in self._held_columns(COLUMN_ELEMENTS):
             mean = self._column_sum(column, buffers) / np.float64(self.num_examples)
             means[column.tensor][column.start : column.stop] = cast_array(mean, means[column.tensor].dtype.name)
         return Params({t.name: means[t.name].reshape(t.shape) for t in self.manifest.tensors})
 
     def columns(self, num_elements: int = COLUMN_ELEMENTS) -> Iterator[Column]:
         """Every element of every tensor once, in stretches of at most `num_elements`."""
+        for column in self._held_columns(num_elements):
+            yield replace(column, rows=[widened_array(row) for row in column.rows])
+
+    def _held_columns(self, num_elements: int) -> Iterator[Column]:
+        """The same, of updates that came in bf16 as that: the product with a float64 widens them, exactly."""
         for tensor in self.manifest.tensors:
-            rows = [update.params[tensor.name].reshape(-1) for update in self._updates]
+            rows = [update.params.held[tensor.name].reshape(-1) for update in self._updates]
             for start in range(0, tensor.num_elements, num_elements):
                 stop = min(start + num_elements, tensor.num_elements)
                 yield Column(tensor=tensor.name, start=start, stop=stop, rows=[row[start:stop] for row in rows])

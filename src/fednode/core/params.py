@@ -100,7 +100,16 @@ class Params(Mapping[str, Array]):
 
     @property
     def manifest(self) -> Manifest:
-        return Manifest(tuple(TensorSpec(name=n, dtype=a.dtype.name, shape=a.shape) for n, a in self.items()))
+        return manifest_of(self._arrays)
+
+    @property
+    def held(self) -> Mapping[str, Array]:
+        """The arrays as they lie here and in a file, for who moves params or reads them in blocks: see `narrowed`."""
+        return self._arrays
+
+    def copied(self) -> Params:
+        """The same, in memory of its own."""
+        return type(self)({name: np.array(array) for name, array in self._arrays.items()})
 
     def map(self, function: Callable[[Array], Array]) -> Params:
         """`function` of every array, which must keep its shape."""
@@ -157,6 +166,17 @@ class Params(Mapping[str, Array]):
                 return self.map(lambda array: operation(_as_floats(array), number))
             require_shapes(other, self.manifest)
             return Params({n: operation(_as_floats(array), _as_floats(other[n])) for n, array in self.items()})
+
+
+def manifest_of(arrays: Mapping[str, Array]) -> Manifest:
+    return Manifest(tuple(TensorSpec(name=n, dtype=a.dtype.name, shape=a.shape) for n, a in arrays.items()))
+
+
+def frozen(array: Array) -> Array:
+    """A view that nobody can write to."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _as_floats(array: Array) -> Array:
@@ -243,9 +263,7 @@ def _checked(name: str, array: Array) -> Array:
         )
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
-    view = array.view()
-    view.flags.writeable = False
-    return view
+    return frozen(array)
 
 
 _SAME_TASK = "give this client node the task version and the task config that the run was started with"

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
+from fednode.core.encoding import F32
 from fednode.core.json import JsonObject, sha256_of
 from fednode.core.metrics import Metric, Metrics, Pooled
 from fednode.core.params import Params
@@ -72,6 +73,7 @@ class RunConfig:
     best_metric: str = ""                   # by which the best model is told; empty: the first one with a goal
     patience: int | None = None             # rounds without a better model, after which it stops; None: never
     keep_every: int = 1                     # every how many rounds a model is kept; 0: first, best and last only
+    encoding: str = F32                     # how params travel; a model is float32 whatever it says
 
     def to_json(self) -> JsonObject:
         """Without what fednode once did not know and nobody asked for: a config keeps its sha256 for ever."""
@@ -85,7 +87,7 @@ class RunConfig:
         return RunConfig(**(fields | {"clients": tuple(fields["clients"])}))
 
 
-ADDED_TO_CONFIG = {"best_metric": "", "patience": None, "keep_every": 1}      # since the first release
+ADDED_TO_CONFIG = {"best_metric": "", "patience": None, "keep_every": 1, "encoding": F32}     # since the first release
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fednode.core.metrics import Metrics
+from fednode.core.narrowed import encoded
 from fednode.core.params import Params
 from fednode.core.records import Failure, Outcome, Round, Run
 from fednode.core.status import FailureCode
@@ -61,8 +62,9 @@ class InProcessFleet:
             await _end(visits)
 
     async def _base_params(self, run: Run) -> Params | None:
+        """As a client node receives them."""
         checkpoint = (await self._store.position(run.id)).checkpoint
-        return None if checkpoint is None else checkpoint.state.params
+        return None if checkpoint is None else encoded(checkpoint.state.params, run.config.encoding)
 
     async def _visit(self, run: Run, round_: Round, client: str, params: Params | None) -> Outcome:
         order = order_of(run, round_, client)

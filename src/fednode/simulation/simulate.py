@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from fednode.child.link import is_child
 from fednode.clock import SystemClock
 from fednode.core.best import best_measure, best_of
+from fednode.core.encoding import F32, Encoding
 from fednode.core.ids import is_name
 from fednode.core.journal import JournalRow
 from fednode.core.metrics import Pooled
@@ -83,6 +84,7 @@ def simulate(
     seed: int | None = None,
     best_metric: str | None = None,
     patience: int | None = None,
+    encoding: Encoding = F32,
     workers: int = 1,
     threads: int = 1,
     device: str = "cpu",
@@ -98,6 +100,7 @@ def simulate(
     `deadline_s`: what one visit may take. `state_dir`: where clients keep what stays with them; None: nowhere for long.
     `strategy`: a name, file.py:Class, or a Strategy (its class, with `strategy_config`, or an instance).
     `patience`: rounds without a better model, by `best_metric`, after which it stops; None: never.
+    `encoding`: how params travel, f32 or bf16: as in a deployment, they are rounded on their way.
     `on_event` is called for every event of the run with a dict: `seq, wall_s, what, run_id, fields`.
 
     Raises BadConfig, NotFound, DataError and their kin before anything is trained; what fails later is its result.
@@ -110,6 +113,7 @@ def simulate(
             task="task", rounds=rounds, task_config=dict(task_config or {}), strategy=kind.name,
             strategy_config=settings, min_updates=min_updates, cohort_fraction=cohort_fraction, deadline_s=deadline_s,
             seed=secrets.randbits(SEED_BITS) if seed is None else seed, best_metric=best_metric, patience=patience,
+            encoding=encoding,
         ),
         sites=_sites(names, data, split, partition_seed, offline_sample, _at_least(0, "threads", threads), device),
         state_dir=_folder(state_dir), on_event=on_event,

@@ -18,8 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar, cast
 
-import numpy as np
-
 from fednode.child.child import Child
 from fednode.core.json import JsonObject, canonical_json
 from fednode.core.metrics import Metrics
@@ -180,7 +178,7 @@ def _in_memory(outcome: Outcome) -> Outcome:
     """A mapped file would hold a file descriptor for each client of the cohort."""
     if outcome.update is None:
         return outcome
-    return replace(outcome, update=replace(outcome.update, params=outcome.update.params.map(np.array)))
+    return replace(outcome, update=replace(outcome.update, params=outcome.update.params.copied()))
 
 
 class _Spool:

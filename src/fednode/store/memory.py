@@ -20,7 +20,7 @@ from fednode.core.ids import make_id
 from fednode.core.journal import JournalRow
 from fednode.core.json import JsonObject
 from fednode.core.metrics import Metric, Metrics, Pooled
-from fednode.core.params import Params
+from fednode.core.params import Params, manifest_of
 from fednode.core.pooling import pool
 from fednode.core.records import (
     Assignment,
@@ -307,7 +307,7 @@ class MemoryStore:
 
     def _take(self, live: _Round, outcome: Outcome) -> None:
         self._keep(live, outcome)
-        num_bytes = outcome.update.params.manifest.num_bytes if outcome.update else 0
+        num_bytes = manifest_of(outcome.update.params.held).num_bytes if outcome.update else 0
         self._tell(events.outcome_received(live.record, outcome, num_bytes))
 
     def _keep(self, live: _Round, outcome: Outcome) -> None:

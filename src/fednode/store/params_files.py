@@ -1,6 +1,7 @@
 """Params on disk: where each file lies, how it gets there for good, and what is swept.
 
     params/models/<sha256>.safetensors                               committed models; they stay
+    params/narrowed/<sha256 of the model>.safetensors                as it goes out in bf16, see `narrowing`; swept
     params/memory/<run>/<round>.safetensors                          the strategy's memory at a run's last checkpoint
     params/updates/<run>/<round>-<attempt>/<client>.safetensors      until their round has ended
     params/incoming/<run>.<round>.<attempt>.<client>.<digest>        bodies that are still coming in
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
+from fednode.core.narrowed import narrowed
 from fednode.core.params import Params
 from fednode.core.records import Round, State
 from fednode.errors import BadParamsFile, FednodeError, ParamsError, StoreDamaged
@@ -82,6 +84,13 @@ class ParamsFiles:
             self.place(path, name)
         reach("checkpoint.renamed")
         return written
+
+    def narrow(self, sha256: str) -> Written:
+        """The file of a model as it goes out in bf16. Not durable: a start sweeps it."""
+        path = self.root / narrowed_name(sha256)
+        with disk_errors(path):
+            path.parent.mkdir(exist_ok=True)
+        return write_params(narrowed(self.read(model_name(sha256))), path, is_durable=False)
 
     def save_memory(self, run_id: str, number: int, memory: Mapping[str, Params]) -> str:
         """The strategy's memory after a round, durable; the name for its row, "" where there is none."""
@@ -167,6 +176,8 @@ class ParamsFiles:
         """What went missing before is fine: files are deleted after the commit that says so."""
         for name in names:
             (self.root / name).unlink(missing_ok=True)
+            if name.startswith("models/"):
+                (self.root / narrowed_name(Path(name).stem)).unlink(missing_ok=True)
         for folder in {(self.root / name).parent for name in names if name.startswith("updates/")}:
             with self._naming:
                 _drop_if_empty(folder)
@@ -186,6 +197,10 @@ class ParamsFiles:
 
 def model_name(sha256: str) -> str:
     return f"models/{sha256}{SUFFIX}"
+
+
+def narrowed_name(sha256: str) -> str:
+    return f"narrowed/{sha256}{SUFFIX}"
 
 
 def memory_name(run_id: str, number: int) -> str:

@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
 from fednode.core.metrics import Metric, Metrics, Pooled
+from fednode.core.narrowed import encoding_of
 from fednode.core.pooling import pool
 from fednode.core.records import Assignment, Outcome, Round, Update
 from fednode.core.status import AssignmentStatus
@@ -138,7 +139,7 @@ def _is_same(old: Standing, new: Outcome, digest: str) -> bool:
 def _update_values(round_: Round, brought: Update, placed: Placed, wall_s: float) -> dict[str, object]:
     return {
         **rows.key_values(round_, brought.client), "part": "params", "path": placed.path, "digest": placed.digest,
-        "num_bytes": placed.num_bytes, "num_examples": brought.num_examples, "encoding": "f32",
+        "num_bytes": placed.num_bytes, "num_examples": brought.num_examples, "encoding": encoding_of(brought.params),
         "environment": rows.to_text(brought.environment), "received_s": wall_s, "sent_s": placed.sent_s,
     }
 

@@ -37,8 +37,9 @@ from fednode.store.deletion import Deletion
 from fednode.store.events import Story
 from fednode.store.leadership import require_leader
 from fednode.store.lock import StateLock
+from fednode.store.narrowing import NarrowedModels
 from fednode.store.opening import Opened, database_of, prepare
-from fednode.store.params_files import update_name
+from fednode.store.params_files import narrowed_name, update_name
 from fednode.store.positions import position_of
 from fednode.store.recall import Recall
 from fednode.store.records import Blob, ClientRecord
@@ -58,7 +59,7 @@ class SqlStore:
     def __init__(self, clock: Clock, lock: StateLock, opened: Opened) -> None:
         self._clock, self._lock = clock, lock
         self._files, self._engines = opened.files, opened.engines
-        self.database = opened.database
+        self.database, self.narrowed = opened.database, NarrowedModels(opened.files)
         self._threads = ThreadPoolExecutor(NUM_READERS, thread_name_prefix="store-reader")
         self._bell = Bell(opened.last_event_seq)
         self._writer = Writer(
@@ -292,7 +293,7 @@ class SqlStore:
             made = None if state is None else await self._in_thread(self._save_state, round_, state)
             unneeded = await self._write(decisions.commit_round, round_, outcomes, made, load, wall_s)
             reach("round.committed", round_.number)
-            await self._free(unneeded)
+            await self._free([*unneeded, narrowed_name(round_.base_model)])
             reach("round.tidied", round_.number)
 
     async def _delete_in_turn(self, run_id: str) -> Deletion:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 import xxhash
 
-from fednode.core.params import FINITE_CHECK_BLOCK, Manifest, TensorSpec
+from fednode.core.narrowed import BFLOAT16
+from fednode.core.params import FINITE_CHECK_BLOCK, Array, Manifest, TensorSpec
 from fednode.errors import BadParamsFile, NotFinite, ParamsMismatch, TooLarge
 from fednode.wire.codec import PREFIX_BYTES, encode_header, parse_header
 
@@ -142,13 +143,17 @@ def _require_same(found: Manifest, wanted: Manifest) -> None:
 def _require_values(tensor: TensorSpec, bytes_: memoryview) -> None:
     """Raise NotFinite for a NaN or an infinity, BadParamsFile for a bool that is neither 0 nor 1."""
     dtype = np.dtype(tensor.dtype).newbyteorder("<")
-    if dtype.kind == "f":
-        values = np.frombuffer(bytes_, dtype)
-        blocks = range(0, values.size, FINITE_CHECK_BLOCK)
-        if not all(np.isfinite(values[i : i + FINITE_CHECK_BLOCK]).all() for i in blocks):
+    if dtype.kind == "f" or dtype == BFLOAT16:
+        if not _is_finite(np.frombuffer(bytes_, dtype)):
             raise NotFinite(
                 f"tensor {tensor.name!r} holds a NaN or an infinity",
                 fix="lower the learning rate, or look for broken examples in the data",
             )
     elif dtype.kind == "b" and bytes_ and np.frombuffer(bytes_, np.uint8).max() > 1:
         raise BadParamsFile(f"bool tensor {tensor.name!r} holds a byte that is neither 0 nor 1", fix=_SAME_TASK)
+
+
+def _is_finite(values: Array) -> bool:
+    blocks = range(0, values.size, FINITE_CHECK_BLOCK)
+    with np.errstate(invalid="ignore"):         # of a signalling NaN in bf16: what comes is a stranger's
+        return all(bool(np.isfinite(values[i : i + FINITE_CHECK_BLOCK]).all()) for i in blocks)

@@ -25,7 +25,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import xxhash
 
-from fednode.core.params import Array, Manifest, Params, TensorSpec
+from fednode.core.narrowed import BFLOAT16, Narrowed
+from fednode.core.params import Array, Manifest, Params, TensorSpec, manifest_of
 from fednode.errors import BadParamsFile, ParamsError, StoreError, StoreFull
 from fednode.wire.durable import HURRY_BYTES, fsync, hurry
 
@@ -38,10 +39,10 @@ PIECE_BYTES = 1 << 20
 MAX_DIMENSIONS = 64                 # numpy's own limit
 MAX_FILE_BYTES = (1 << 63) - 1      # what a file offset can say
 
-_CODES = {
+_CODES: dict[str, str] = {
     "bool": "BOOL", "uint8": "U8", "uint16": "U16", "uint32": "U32", "uint64": "U64",
     "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64",
-    "float16": "F16", "float32": "F32", "float64": "F64",
+    "float16": "F16", "float32": "F32", "float64": "F64", BFLOAT16.name: "BF16",
 }
 _DTYPES = {code: name for name, code in _CODES.items()}
 _METADATA = "__metadata__"
@@ -166,8 +167,8 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 def _pieces(params: Params) -> Iterator[memoryview]:
     """The canonical file in pieces of at most 1 MiB (the header: whole), each valid until the next is asked for."""
-    yield memoryview(encode_header(params.manifest))
-    for array in params.values():
+    yield memoryview(encode_header(manifest_of(params.held)))
+    for array in params.held.values():
         # Buffered: strided and foreign-endian arrays are copied a piece at a time, the others not at all.
         walk = np.nditer(
             array,
@@ -189,13 +190,14 @@ def read_params(path: Path) -> Params:
     """The params of any valid safetensors file, as read-only views of the mapped file: nothing is read yet.
 
     The file must not be cut short while they live. Tensors that do not lie at a multiple of their item size
-    are copied. Raises BadParamsFile naming the defect.
+    are copied; those in BF16 are read as float32. Raises BadParamsFile naming the defect.
     """
     header = read_header(path)
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     tensors = zip(header.starts, header.manifest.tensors, strict=True)
-    return Params({tensor.name: _view(mapped, start, tensor) for start, tensor in tensors})
+    views = {tensor.name: _view(mapped, start, tensor) for start, tensor in tensors}
+    return Narrowed(views) if any(view.dtype == BFLOAT16 for view in views.values()) else Params(views)
 
 
 class _Unread(Params):
@@ -336,10 +338,6 @@ def _parse_tensor(name: str, row: Any) -> tuple[int, TensorSpec]:
 
 
 def _parse_dtype(said: str, code: Any) -> str:
-    if code == "BF16":
-        raise BadParamsFile(
-            f"tensor {said} is BF16 (bfloat16), which numpy cannot hold", fix="convert it to float32 before you save it"
-        )
     if not isinstance(code, str) or code not in _DTYPES:
         raise BadParamsFile(
             f"tensor {said} has the unknown dtype {_short(code)}", fix=f"convert it to one of: {', '.join(_DTYPES)}"

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from fednode.core.encoding import F32, Encoding
 from fednode.core.ids import NAME_PATTERN
 from fednode.core.status import FailureCode, RoundKind
 
@@ -164,6 +165,8 @@ class AssignmentBody(Answer):
     run_seed: int
     base_model: str                 # sha256; GET /api/v1/models/<sha256>/params
     base_model_bytes: int
+    encoding: str = F32             # how params travel in this run; an older central node knows one way
+    base_file: str = ""             # sha256 of what /params?encoding= answers, where it is not the model's own file
     unfinished_runs: list[str] | None = None    # in the first round: what a client keeps of other runs is of no use
     cohort_size: int | None = None  # how many are asked in this round; an older central node does not say
 
@@ -236,6 +239,7 @@ class RunRequest(Request):
     best_metric: str | None = None  # by which the best model is told; left out: the task's first (of `val`, if it has)
     patience: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] | None = None    # rounds without a better one; then stop
     keep_every: Annotated[int, Field(ge=0, le=1_000_000), WHOLE] | None = None  # 0: first, best, last. left out: ~100
+    encoding: Encoding = F32        # how params travel; bf16: float32 tensors in half their bytes
 
 
 class PauseRequest(Request):

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 from starlette.datastructures import FormData
@@ -21,6 +21,7 @@ from fednode.central.offers import MergedOffer
 from fednode.central.pages.form_fields import FormField, element_id, fields_of, is_left_out, value_of
 from fednode.central.start_model import FRESH, START_FROM
 from fednode.core.best import measures_of_best
+from fednode.core.encoding import F32, Encoding
 from fednode.core.json import Json
 from fednode.core.records import Offer
 from fednode.core.units import seconds_of
@@ -31,7 +32,7 @@ from fednode.tasks.base import bad_field
 from fednode.wire.messages import RunRequest
 
 COMMON = ("task.epochs", "task.batch_size", "task.learning_rate")
-EACH_ROUND = ("min_updates", "cohort_fraction", "deadline", "seed")
+EACH_ROUND = ("min_updates", "cohort_fraction", "deadline", "seed", "encoding")
 OF_MODELS = ("best_metric", "patience", "keep_every")
 REST = EACH_ROUND + OF_MODELS
 EVERYBODY, CHOSEN = "all", "some"       # the roster
@@ -215,6 +216,10 @@ def _run_fields(offer: Offer) -> Iterator[FormField]:
     yield FormField(
         name="seed", label="Seed", kind="integer", minimum="0", is_nullable=True,
         help="The same seed gives the same model, to the bit. Empty: drawn, and told",
+    )
+    yield FormField(
+        name="encoding", label="Params travel as", kind="choice", choices=tuple(map(json.dumps, get_args(Encoding))),
+        text=json.dumps(F32), help="f32: as they are. bf16: half the bytes, each value rounded by 0.4 % at most",
     )
     names = tuple(json.dumps(measure.name) for measure in measures_of_best(offer.metrics)) or ("null",)
     yield FormField(

@@ -13,6 +13,7 @@ from fednode.central.node import CentralNode
 from fednode.central.runs_api import summary_of
 from fednode.central.start_model import FRESH
 from fednode.central.timeline import Line, lines_of, slowest
+from fednode.core.encoding import F32
 from fednode.core.records import RunConfig
 from fednode.core.status import RoundKind, RunStatus
 from fednode.store.history import FailureView, RoundRow, RoundView
@@ -97,7 +98,7 @@ def _options(config: RunConfig) -> dict[str, str]:
         "--min-updates": str(config.min_updates), "--deadline": f"{config.deadline_s:g}",
         "--cohort-fraction": f"{config.cohort_fraction:g}", "--clients": ",".join(config.clients),
         "--best-metric": config.best_metric, "--patience": str(config.patience or ""),
-        "--keep-every": str(config.keep_every),
+        "--keep-every": str(config.keep_every), "--encoding": "" if config.encoding == F32 else config.encoding,
     }
     task = {f"task.{name}": _typed(value) for name, value in config.task_config.items()}
     return flags | task | {f"strategy.{name}": _typed(value) for name, value in config.strategy_config.items()}
