@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from fednode.core.aggregation import Updates
 from fednode.core.best import due, why_stopped
+from fednode.core.changes import with_changes
 from fednode.core.params import require_finite
 from fednode.core.records import MAX_ATTEMPTS, Checkpoint, Outcome, Position, Round, Run, State, updates_of
 from fednode.core.seeds import selection_rng
@@ -91,10 +92,12 @@ async def _collect(run: Run, round_: Round, fleet: Fleet, store: Store) -> tuple
 async def _finish(
     round_: Round, outcomes: tuple[Outcome, ...], checkpoint: Checkpoint | None, strategy: Strategy, store: Store
 ) -> None:
-    """Make the next state and commit it."""
+    """Make the next state and commit it, with how far each update led."""
     with _its_own_code(strategy):
         state = await asyncio.to_thread(_next_state, round_, outcomes, checkpoint, strategy)
     reach("state.aggregated", round_.number)
+    if checkpoint is not None:
+        outcomes = await asyncio.to_thread(with_changes, outcomes, checkpoint.state.params)
     await store.commit_round(round_, outcomes, state)
 
 
