@@ -24,7 +24,7 @@ SAMPLE_ELEMENTS = 1 << 19       # of a model: one of up to 524,288 params is mea
 COLUMN_ELEMENTS = 1 << 14       # at least 32 blocks make a sample
 BLOCK_ELEMENTS = 1 << 20        # of all updates together: 8 MB as float64
 FEWEST = 3                      # to compare: of two that differ nobody can say which one is odd
-LONG = 3.0                      # times the median
+LONG = 5.0                      # times the median: a site may well have a few times the data of another
 
 
 def with_changes(outcomes: Sequence[Outcome], start: Params) -> tuple[Outcome, ...]:
