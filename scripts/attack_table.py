@@ -105,19 +105,22 @@ class Training:
     model: str
 
 
-def accuracy(asked: Training) -> float:
+def accuracy(asked: Training) -> float | None:
+    """None: the model grew beyond all numbers, and the clients cannot train it any more."""
     Flipped.is_flipping = asked.attack == "label flip"
     run = simulate(
         Flipped, clients=NUM_CLIENTS, rounds=asked.rounds, split=asked.split, offline_sample=True, seed=asked.seed,
         strategy=Attacked(inner=asked.strategy, attack=asked.attack), min_updates=NUM_CLIENTS,
         task_config={"model": asked.model},
     )
-    if run.status != "completed":
-        raise SystemExit(f"{asked.strategy} under {asked.attack}: {run.reason}")
-    return run.metrics["accuracy"]
+    if run.status == "completed":
+        return run.metrics["accuracy"]
+    if "NaN or an infinity" in run.reason:
+        return None
+    raise SystemExit(f"{asked.strategy} under {asked.attack}: {run.reason}")
 
 
-def known(path: Path | None) -> dict[Training, float]:
+def known(path: Path | None) -> dict[Training, float | None]:
     lines = path.read_text().splitlines() if path is not None and path.exists() else []
     rows = [json.loads(line) for line in lines]
     return {Training(**{name: row[name] for name in Training.__annotations__}): row["accuracy"] for row in rows}
@@ -131,14 +134,20 @@ def keep(row: Mapping[str, Any], path: Path | None) -> None:
             file.write(f"{line}\n")
 
 
-def told(split: str, cells: Mapping[tuple[str, str, str], float]) -> str:
+def told(split: str, scores: Mapping[tuple[str, str, str], Sequence[float | None]]) -> str:
     lines = [f"| {split} | {' | '.join(ATTACKS)} |", "| --- " * (len(ATTACKS) + 1) + "|"]
     for strategy in SHOWN:
-        calm = cells[split, strategy, "none"]
-        scores = [cells[split, strategy, attack] for attack in ATTACKS]
-        row = " | ".join(f"{score:.3f}{'*' if calm - score > SPLITS[split] else ''}" for score in scores)
-        lines.append(f"| `{strategy}` | {row} |")
+        cells = [cell(scores[split, strategy, attack], scores[split, strategy, "none"], split) for attack in ATTACKS]
+        lines.append(f"| `{strategy}` | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def cell(scores: Sequence[float | None], calm: Sequence[float | None], split: str) -> str:
+    reached = [score for score in scores if score is not None]
+    if len(reached) < len(scores):
+        return "diverged*"
+    is_too_low = mean(score for score in calm if score is not None) - mean(reached) > SPLITS[split]
+    return f"{mean(reached):.3f}{'*' if is_too_low else ''}"
 
 
 def main() -> None:
@@ -148,7 +157,7 @@ def main() -> None:
     parser.add_argument("--model", default="mlp", help="of the task mnist")
     parser.add_argument("--cells", type=Path, metavar="FILE")
     asked = parser.parse_args()
-    found, cells = known(asked.cells), {}
+    found, scores = known(asked.cells), {}
     for split, strategy, attack in product(SPLITS, SHOWN, ATTACKS):
         trainings = [
             Training(split=split, strategy=strategy, attack=attack, seed=seed, rounds=asked.rounds, model=asked.model)
@@ -158,8 +167,8 @@ def main() -> None:
             if training not in found:
                 found[training] = accuracy(training)
                 keep(asdict(training) | {"accuracy": found[training]}, asked.cells)
-        cells[split, strategy, attack] = mean(found[training] for training in trainings)
-    print("\n\n".join(told(split, cells) for split in SPLITS))
+        scores[split, strategy, attack] = [found[training] for training in trainings]
+    print("\n\n".join(told(split, scores) for split in SPLITS))
 
 
 if __name__ == "__main__":
