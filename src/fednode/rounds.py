@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from fednode.core.aggregation import Updates
 from fednode.core.best import due, why_stopped
+from fednode.core.changes import with_changes
 from fednode.core.encoding import BF16
 from fednode.core.narrowed import require_narrowable
 from fednode.core.params import require_finite
@@ -95,10 +96,12 @@ async def _collect(run: Run, round_: Round, fleet: Fleet, store: Store) -> tuple
 async def _finish(
     round_: Round, outcomes: tuple[Outcome, ...], checkpoint: Checkpoint | None, strategy: Strategy, store: Store
 ) -> None:
-    """Make the next state and commit it."""
+    """Make the next state and commit it, with how far each update led."""
     with _its_own_code(strategy):
         state = await asyncio.to_thread(next_state, round_, outcomes, checkpoint, strategy)
     reach("state.aggregated", round_.number)
+    if checkpoint is not None:
+        outcomes = await asyncio.to_thread(with_changes, outcomes, checkpoint.state.params)
     await store.commit_round(round_, outcomes, state)
 
 

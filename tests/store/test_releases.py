@@ -21,6 +21,7 @@ from fednode.clock import HandClock
 from fednode.doctor.findings import Level
 from fednode.doctor.whole_store import whole_store
 from fednode.store.engine import newest_revision
+from fednode.store.history import History
 from fednode.store.queries import Queries
 from fednode.store.sql import SqlStore
 
@@ -97,3 +98,13 @@ def test_kill_9_in_the_middle_of_a_migration_leaves_the_old_store_or_the_new_one
     assert end["model_sha256"] == bits["model_sha256"]
     if leaves == "0001":
         assert revision_in(copied) == "0001"
+
+
+async def test_of_updates_that_an_earlier_release_took_no_change_is_known(tmp_path: Path) -> None:
+    state_dir, _ = unpacked(OLDEST, tmp_path)
+    await finish(state_dir)
+    store = await SqlStore.open(state_dir, HandClock())
+    rounds = await History(store).rounds((await store.runs())[0].id)
+    await store.close()
+    known = {view.round.number: any(part.change for part in view.clients) for view in rounds}
+    assert known == {0: False, 1: False, 2: False, 3: True, 4: True, 5: False}      # killed in round 3; 5 measures

@@ -199,7 +199,7 @@ NEWER = '''"""A later step."""
 import sqlalchemy as sa
 from alembic import op
 revision = "9999"
-down_revision = "0004"
+down_revision = "0005"
 def upgrade():
     op.add_column("run", sa.Column("note", sa.Text(), nullable=True))
 '''

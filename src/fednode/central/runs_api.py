@@ -181,22 +181,23 @@ def summary_of(node: CentralNode, view: RunView) -> RunSummary:
 
 def round_row(view: RoundView) -> dict[str, Any]:
     """One attempt of a round as JSON."""
-    round_ = view.round
+    round_, apart = view.round, view.apart
     return {
         "number": round_.number, "attempt": round_.attempt, "kind": round_.kind.value, "status": round_.status.value,
         "reason": round_.reason, "cohort": list(round_.cohort), "base_model": round_.base_model,
         "budget_left_s": view.budget_left_s, "opened_s": view.opened_s, "ended_s": view.ended_s,
         "model_sha256": view.model_sha256, "metrics": finite(dict(view.metrics)),
-        "clients": [_client_row(client) for client in view.clients],
+        "clients": [_client_row(client, apart.get(client.client, "")) for client in view.clients],
     }
 
 
-def _client_row(view: ClientInRound) -> dict[str, Any]:
-    failure = view.failure
+def _client_row(view: ClientInRound, apart: str) -> dict[str, Any]:
+    failure, change = view.failure, view.change
     return {
         "client": view.client, "status": view.status.value, "deliveries": view.deliveries,
         "num_examples": view.num_examples, "num_bytes": view.num_bytes,
         "leased_s": view.leased_s, "sent_s": view.sent_s, "received_s": view.received_s,
+        "norm": finite(change.norm) if change else None, "cosine": change.cosine if change else None, "apart": apart,
         "failure": {"code": failure.code.value, "reason": failure.reason} if failure else None,
     }
 

@@ -113,7 +113,11 @@ def _tell_rounds(voice: Voice, history: list[dict[str, Any]]) -> None:
     """Newest first; the score of a round's model is measured in the round after it."""
     told = [row for row in history if row["kind"] != "evaluate"]
     names = list(dict.fromkeys(name for row in told for name in row["metrics"]))
-    voice.table(("round", "status", *names, "updates", "failures"), [_round_row(row, names) for row in told])
+    columns, rows = ("round", "status", *names, "updates", "failures"), [_round_row(row, names) for row in told]
+    apart = [[client["client"] for client in row["clients"] if client.get("apart")] for row in told]
+    if any(apart):
+        columns, rows = (*columns, "stands apart"), [(*row, ", ".join(odd)) for row, odd in zip(rows, apart, strict=True)]
+    voice.table(columns, rows)
 
 
 def _round_row(row: dict[str, Any], names: list[str]) -> tuple[str, ...]:

@@ -170,6 +170,14 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Change:
+    """What leads from the model that a round started from to one of its updates. For people: it decides nothing."""
+
+    norm: float                             # its length
+    cosine: float | None                    # of its angle to the round's mean change; None: one of them is nothing
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What one client of a cohort brought: an update or a failure, and what it measured before."""
 
@@ -177,6 +185,7 @@ class Outcome:
     update: Update | None = None
     failure: Failure | None = None
     evaluation: Metrics | None = None       # of the model that it received
+    change: Change | None = None            # of its update, once that is in a model
 
     @property
     def is_missing(self) -> bool:
@@ -245,6 +254,10 @@ def by_client_name(thing: Outcome | Update | Failure | Assignment) -> bytes:
 
 def evaluations_of(outcomes: Sequence[Outcome]) -> dict[str, Metrics]:
     return {o.client: o.evaluation for o in outcomes if o.evaluation is not None}
+
+
+def changes_of(outcomes: Sequence[Outcome]) -> dict[str, Change]:
+    return {o.client: o.change for o in outcomes if o.change is not None}
 
 
 def updates_of(outcomes: Sequence[Outcome]) -> tuple[Update, ...]:

@@ -26,7 +26,7 @@ from fednode.core.ids import is_name
 from fednode.core.journal import JournalRow
 from fednode.core.metrics import Pooled
 from fednode.core.params import Params
-from fednode.core.records import Best, Run
+from fednode.core.records import Best, Change, Run
 from fednode.core.status import RunStatus
 from fednode.errors import BadConfig, UsageError
 from fednode.ports import Clock
@@ -64,6 +64,7 @@ class Simulation:
     seconds: float
     seed: int                               # the same seed, sites and settings give the same model again
     history: list[dict[str, float]] = field(repr=False)         # the federation's metrics of model 0, 1, ...
+    changes: dict[int, dict[str, Change]] = field(repr=False)   # by round, client: how far its update led
     journal: tuple[JournalRow, ...] = field(repr=False)
 
 
@@ -195,6 +196,7 @@ async def _result(store: MemoryStore, run_id: str, seconds: float) -> Simulation
         seconds=seconds,
         seed=run.config.seed,
         history=[_numbers(pooled[model_round]) for model_round in sorted(pooled)],
+        changes=await store.changes(run_id),
         journal=await store.journal(run_id),
     )
 

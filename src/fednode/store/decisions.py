@@ -157,6 +157,7 @@ def commit_round(
     if now.status is RoundStatus.COMMITTED:
         return []
     final = _freeze(c, now, given, load, wall_s)
+    reports.save_changes(c, round_, given)
     pooled = pool(run.metrics, evaluations_of(final))
     reports.save_pooled(c, round_, run.metrics, pooled)
     old_memory = [] if made is None else _save_model(c, round_, made, parent=round_.base_model, wall_s=wall_s)

@@ -6,13 +6,14 @@ writes. Other questions are in `queries.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, func, select
 
-from fednode.core.records import Failure, Round
+from fednode.core.changes import standing_apart
+from fednode.core.records import Change, Failure, Round
 from fednode.core.status import AssignmentStatus, RoundKind, RoundStatus
 from fednode.store import rows
 from fednode.store.reports import POOLED
@@ -35,6 +36,7 @@ class ClientInRound:
     failure: Failure | None = None
     num_examples: int | None = None         # None: no update
     num_bytes: int | None = None
+    change: Change | None = None            # None: its update is in no model, or in one of an older fednode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,24 @@ class RoundView(RoundRow):
     """The same, with everybody who takes part."""
 
     clients: tuple[ClientInRound, ...]      # in name order
+
+    @property
+    def apart(self) -> dict[str, str]:
+        """Who stands apart from the others, and how, by client."""
+        return standing_apart({part.client: part.change for part in self.clients if part.change is not None})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangesView:
+    """How far, and which way, the updates led of which a round made its model."""
+
+    number: int
+    by_client: Mapping[str, Change]         # in name order
+
+    @property
+    def apart(self) -> dict[str, str]:
+        """Who stands apart from the others, and how, by client."""
+        return standing_apart(self.by_client)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +115,10 @@ class History:
         """The attempt that is open, or was the last."""
         found = await self.rounds(run_id, limit=1)
         return found[0] if found else None
+
+    async def changes(self, run_id: str, numbers: Collection[int]) -> ChangesView | None:
+        """Of the newest of these rounds that has made a model; None: none has, or by an older fednode."""
+        return await self._store.read(lambda c: _changes(c, run_id, numbers))
 
     async def failures(self, run_id: str, limit: int = MAX_FAILURES) -> list[FailureView]:
         """The newest failures, newest first, in name order within an attempt."""
@@ -182,7 +206,8 @@ def _counts(c: Connection, run_id: str, found: Sequence[Any]) -> dict[tuple[int,
 def _clients_in_rounds(
     c: Connection, run_id: str, of: Sequence[Any]
 ) -> dict[tuple[int, int], list[ClientInRound]]:
-    brought = (update.c.num_examples, update.c.num_bytes, update.c.sent_s, update.c.received_s)
+    facts = ("num_examples", "num_bytes", "sent_s", "received_s", "norm", "cosine")
+    brought = [update.c[name] for name in facts]
     wanted = select(assignment, *brought).select_from(assignment.outerjoin(update, _SAME_CLIENT))
     found: dict[tuple[int, int], list[ClientInRound]] = {}
     for row in c.execute(wanted.where(assignment.c.run_id == run_id, assignment.c.number.between(*_span(of)))):
@@ -196,7 +221,22 @@ def _client_in_round(row: Any) -> ClientInRound:
         sent_s=row.sent_s, received_s=row.received_s,
         failure=rows.failure_from(row.client, row.failure) if row.failure else None,
         num_examples=row.num_examples, num_bytes=row.num_bytes,
+        change=_change(row) if row.norm is not None else None,
     )
+
+
+def _change(row: Any) -> Change:
+    return Change(norm=row.norm, cosine=row.cosine)
+
+
+def _changes(c: Connection, run_id: str, numbers: Collection[int]) -> ChangesView | None:
+    known = select(update).where(update.c.run_id == run_id, update.c.number.in_(numbers), update.c.norm.is_not(None))
+    found = sorted(c.execute(known), key=lambda row: row.client.encode())
+    newest = max((row.number for row in found), default=None)
+    if newest is None:
+        return None
+    by_client = {row.client: _change(row) for row in found if row.number == newest}
+    return ChangesView(number=newest, by_client=by_client)
 
 
 def _pooled_numbers(c: Connection, run_id: str, first: int, last: int) -> dict[int, dict[str, float]]:

@@ -24,6 +24,7 @@ from fednode.core.params import Params, manifest_of
 from fednode.core.pooling import pool
 from fednode.core.records import (
     Assignment,
+    Change,
     Checkpoint,
     Outcome,
     Position,
@@ -32,6 +33,7 @@ from fednode.core.records import (
     RunConfig,
     State,
     by_client_name,
+    changes_of,
     evaluations_of,
 )
 from fednode.core.status import AssignmentStatus, RoundKind, RoundStatus, RunStatus, is_final, move
@@ -63,6 +65,7 @@ class _Run:
     rounds: dict[tuple[int, int], _Round] = field(default_factory=dict)
     evaluations: dict[tuple[int, str], Metrics] = field(default_factory=dict)      # by model_round, client
     pooled: dict[int, tuple[Pooled, ...]] = field(default_factory=dict)            # by model_round
+    changes: dict[int, dict[str, Change]] = field(default_factory=dict)            # by round, client
     journal: list[JournalRow] = field(default_factory=list)
     checkpoint: Checkpoint | None = None
     last_committed: int = -1
@@ -178,6 +181,7 @@ class MemoryStore:
         sha256 = kept.checkpoint.model_sha256 if kept.checkpoint else ""
         if state is not None:
             sha256 = self._save_checkpoint(kept, round_, state)
+            kept.changes[round_.number] = changes_of(outcomes)
         if round_.kind is not RoundKind.INIT:
             kept.pooled[round_.model_round] = pooled
         live.finish(RoundStatus.COMMITTED)
@@ -252,6 +256,10 @@ class MemoryStore:
     async def pooled(self, run_id: str) -> dict[int, tuple[Pooled, ...]]:
         """The federation's metrics by model_round."""
         return dict(self._run(run_id).pooled)
+
+    async def changes(self, run_id: str) -> dict[int, dict[str, Change]]:
+        """By round, by client."""
+        return dict(self._run(run_id).changes)
 
     # --- inside -------------------------------------------------------------------------------------------
 

@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, update
 
 from fednode.core.metrics import Metric, Metrics, Pooled
 from fednode.core.narrowed import encoding_of
 from fednode.core.pooling import pool
-from fednode.core.records import Assignment, Outcome, Round, Update
+from fednode.core.records import Assignment, Outcome, Round, Update, changes_of
 from fednode.core.status import AssignmentStatus
 from fednode.failpoints import reach
 from fednode.store import events, rows, rules, schema
@@ -92,6 +92,18 @@ _INSERT_EVALUATION = insert(schema.evaluation)
 def save_pooled(c: Connection, round_: Round, specs: Sequence[Metric], pooled: Sequence[Pooled]) -> None:
     """The federation's numbers of the model that the round started from."""
     _save_metrics(c, round_, POOLED, specs, pooled)
+
+
+def save_changes(c: Connection, round_: Round, outcomes: Sequence[Outcome]) -> None:
+    """How far each update led, for people."""
+    table = schema.update
+    of_client = and_(rows.key_of(table, round_), table.c.client == bindparam("of"))
+    values = [
+        {"of": client, "norm": _number(change.norm), "cosine": change.cosine}
+        for client, change in changes_of(outcomes).items()
+    ]
+    if values:
+        c.execute(update(table).where(of_client), values)
 
 
 def save_progress(c: Connection, round_: Round, client: str, epoch: int, values: Mapping[str, float]) -> None:

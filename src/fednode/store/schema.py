@@ -122,6 +122,8 @@ update = Table(
     Column("environment", Text, nullable=False),        # JSON
     Column("received_s", Float, nullable=False),
     Column("sent_s", Float),                            # wall time: the client announced it, its training was done
+    Column("norm", Float),                              # of its change, once it is in a model
+    Column("cosine", Float),                            # of its change to the mean one
     ForeignKeyConstraint(_ROUND_KEY, ["round.run_id", "round.number", "round.attempt"]),
     Index("update_of_client", "client"),
 )

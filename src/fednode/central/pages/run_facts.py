@@ -16,7 +16,7 @@ from fednode.central.timeline import Line, lines_of, slowest
 from fednode.core.encoding import F32
 from fednode.core.records import RunConfig
 from fednode.core.status import RoundKind, RunStatus
-from fednode.store.history import FailureView, RoundRow, RoundView
+from fednode.store.history import ChangesView, FailureView, RoundRow, RoundView
 from fednode.store.run_views import RunView
 from fednode.wire.messages import RunSummary
 
@@ -33,6 +33,7 @@ class RunFacts:
     summary: RunSummary
     round: RoundView | None             # whose timeline is shown: the newest, or the one that was asked for
     lines: list[Line]                   # its clients
+    changes: ChangesView | None         # of that round; of the newest one that made a model, where none was asked for
     eta_s: float | None                 # None: nothing to tell it by, or nothing left
 
     @property
@@ -50,8 +51,11 @@ async def run_facts(node: CentralNode, ref: str, number: int | None = None) -> R
     run_id = view.run.id
     shown = await (node.history.newest(run_id) if number is None else node.history.round(run_id, number))
     lines = lines_of(shown, node.clock.wall_s()) if shown else []
+    newest = shown.round.number if shown else 0
+    asked = (newest, newest - 1) if number is None else (number,)       # one that is open has made none yet
     return RunFacts(
         view=view, summary=summary_of(node, view), round=shown, lines=slowest(lines, MAX_LINES),
+        changes=await node.history.changes(run_id, asked),
         eta_s=await _eta_s(node, view, shown is not None and shown.round.kind is RoundKind.EVALUATE),
     )
 
