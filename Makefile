@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # Two more than there are cores: many tests wait for other processes.
 DATA    ?= ../shared/data
+TORTURE ?= tests/torture
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 2)')
 
 .PHONY: setup demo docs test torture check bench clean
@@ -33,9 +34,9 @@ test: $(STAMP)          ## lint, types and every test
 	$(BIN)/mypy
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-torture: $(STAMP)       ## the fault matrices in full, for hours; its report lies in build/torture.jsonl
-	@mkdir -p build && rm -f build/torture.jsonl
-	FEDNODE_TORTURE=full FEDNODE_TORTURE_REPORT=$(CURDIR)/build/torture.jsonl $(BIN)/pytest tests/torture --timeout 14400
+torture: $(STAMP)       ## the fault matrices in full, for hours, or some (TORTURE=tests/torture/test_soak.py); adds to build/torture.jsonl
+	@mkdir -p build
+	FEDNODE_TORTURE=full FEDNODE_TORTURE_REPORT=$(CURDIR)/build/torture.jsonl $(BIN)/pytest $(TORTURE) --timeout 14400
 
 bench: $(STAMP)         ## what this machine can do, a JSON line each; X-rays where they are (DATA=folder)
 	@$(BIN)/fednode bench swarm --clients 200 --rounds 10 --json 2>/dev/null

@@ -308,6 +308,18 @@ async def test_commits_wait_for_the_disk_and_rows_must_have_parents(sql: SqlStor
     assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}       # 2: FULL
 
 
+@pytest.mark.parametrize("is_writer", [True, False])
+async def test_what_a_connection_keeps_of_a_big_store_is_bounded(
+    sql: SqlStore, tmp_path: Path, is_writer: bool
+) -> None:
+    """SQLite's own bound is 2 MB, of each connection: over many rounds that looks like a leak."""
+    engine = open_engine(tmp_path / "store.sqlite", is_writer=is_writer)
+    with engine.begin() as connection:
+        kept_kib = -connection.exec_driver_sql("PRAGMA cache_size").scalar_one()
+    engine.dispose()
+    assert kept_kib == 256
+
+
 # --- files -----------------------------------------------------------------------------------------------------
 
 

@@ -21,9 +21,12 @@ from fednode.store.writer import as_store_error
 
 FILE_NAME = "store.sqlite"
 BUSY_TIMEOUT_MS = 30_000        # a backup, or a reader from outside, may hold the file for a while
+# Of each connection, and SQLite keeps what it has filled: with its own 2 MB a central node grew for hours. A page of
+# the file that is not in it comes from the system's cache; in a store of 10,000 rounds no query was measurably slower.
+CACHE_KIB = 256
 SETTINGS = (
     "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON",
-    f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}",
+    f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}", f"PRAGMA cache_size=-{CACHE_KIB}",
 )
 # What the process before this one wrote and could not fsync can still be read, and will never be on the disk. It is
 # written anew, into the database, before anything is built on it. In one process SQLite needs no such care: after a
