@@ -38,9 +38,24 @@ torture: $(STAMP)       ## the fault matrices in full, for hours, or some (TORTU
 	@mkdir -p build
 	FEDNODE_TORTURE=full FEDNODE_TORTURE_REPORT=$(CURDIR)/build/torture.jsonl $(BIN)/pytest $(TORTURE) --timeout 14400
 
-bench: $(STAMP)         ## what this machine can do, a JSON line each; X-rays where they are (DATA=folder)
-	@$(BIN)/fednode bench swarm --clients 200 --rounds 10 --json 2>/dev/null
-	@if [ -d "$(DATA)/chest_xray" ]; then $(BIN)/fednode bench images --data "$(DATA)" --json 2>/dev/null; \
+BENCH := $(BIN)/fednode bench
+
+bench: $(STAMP)         ## what this machine can do, a JSON line each: bench/README.md says what they mean
+	@$(BENCH) round --clients 2 --mb 0.1 --rounds 20 --json
+	@$(BENCH) round --clients 8 --mb 0.1 --rounds 20 --json
+	@$(BENCH) round --clients 8 --mb 10 --rounds 10 --json
+	@$(BENCH) round --clients 2 --mb 100 --rounds 5 --json
+	@$(BENCH) round --clients 8 --mb 100 --rounds 5 --json
+	@$(BENCH) round --clients 32 --mb 100 --rounds 1 --json
+	@$(BENCH) aggregate --updates 10 --mb 100 --json
+	@$(BENCH) start --clients 2 --json
+	@$(BENCH) restart --clients 10 --outage 5 --repeats 3 --json
+	@$(BENCH) idle --clients 1000 --json
+	@$(BENCH) idle --clients 5000 --rounds 1 --json
+	@$(BENCH) live --json
+	@$(BENCH) swarm --clients 1000 --params 50000 --rounds 10 --json
+	@$(BIN)/python bench/pages.py
+	@if [ -d "$(DATA)/chest_xray" ]; then $(BENCH) images --data "$(DATA)" --json; \
 	else echo "no X-rays in $(DATA): images are not timed (make bench DATA=folder)" >&2; fi
 
 clean:

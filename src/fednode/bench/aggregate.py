@@ -118,7 +118,7 @@ def measure(settings: AggregateSettings, tell: Tell, clock: Clock) -> dict[str, 
             **spread([scene.num_bytes / GIGABYTE / gb_s for gb_s in found["gb_s"]]), **medians,
             "ratio_to_memcpy": round(medians["gb_s"] / medians["memcpy_gb_s"], 3),
             "anon_mb": max(peaks_known_mb, default=None), "base_mb": base_mb, "model_mb": settings.mb,
-            "is_model_right": is_right, "load_average": round(os.getloadavg()[0], 2),
+            "is_model_right": is_right,
         }
 
 

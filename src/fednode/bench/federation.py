@@ -17,6 +17,7 @@ from fednode.bench import echo
 from fednode.bench.central import LOOK_S, MeasuredCentral, environment, measured_central
 from fednode.bench.processes import MEGABYTE
 from fednode.core.params import require_match
+from fednode.core.units import count_text
 from fednode.demo.process import Member
 from fednode.errors import BadParamsFile, ParamsMismatch, RunEnded, TimedOut
 from fednode.ports import Clock
@@ -132,6 +133,10 @@ async def start_clients(num_clients: int, url: str, folder: Path, members: list[
 def client_name(number: int) -> str:
     """So that name order is the order of numbers."""
     return f"{echo.Echo.name}-{number:04}"
+
+
+def have_joined(num_clients: int) -> str:
+    return f"{count_text(num_clients, 'client')} {'has' if num_clients == 1 else 'have'} joined"
 
 
 def num_params_of(mb: float) -> int:

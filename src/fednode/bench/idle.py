@@ -7,7 +7,6 @@ Nobody begins to work before everybody knows, so that nothing but the telling is
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import partial
@@ -79,7 +78,6 @@ async def measure(settings: IdleSettings, tell: Tell, clock: Clock) -> dict[str,
             "p99_ms": round(float(p99), 1), "max_ms": round(max(told_ms), 1), "kb_a_client": kb_a_client,
             "is_model_right": is_right(await crowd.params_of(summary["model_sha256"]), settings.rounds),
             "errors": crowd.board.num_errors, "first_errors": crowd.board.errors,
-            "load_average": round(os.getloadavg()[0], 2),
         }
 
 

@@ -7,7 +7,6 @@ report is sent until the page's stream has brought the row that shows it.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -92,7 +91,6 @@ async def measure(settings: LiveSettings, tell: Tell, clock: Clock) -> dict[str,
             "p95_ms": round(float(p95), 1), "max_ms": round(max(shown_ms), 1),
             "is_model_right": is_right(await crowd.params_of(summary["model_sha256"]), 1),
             "errors": crowd.board.num_errors, "first_errors": crowd.board.errors,
-            "load_average": round(os.getloadavg()[0], 2),
         }
 
 

@@ -7,7 +7,6 @@ counts is the central node's start, and that its clients come back.
 
 from __future__ import annotations
 
-import os
 import statistics
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from fednode.bench.federation import (
     Federation,
     Row,
     Tell,
+    have_joined,
     measured_federation,
     num_errors_in,
     num_params_of,
@@ -45,7 +45,7 @@ async def measure(settings: RestartSettings, tell: Tell, clock: Clock) -> dict[s
     """Kill it again and again in the course of one run. Raises RunEnded, TaskFailed, TimedOut."""
     num_params = num_params_of(settings.mb)
     async with measured_federation(settings.clients, clock) as federation:
-        tell(f"{settings.clients} clients have joined")
+        tell(have_joined(settings.clients))
         run_id = await federation.begin(rounds=MANY_ROUNDS, num_params=num_params)
         seconds, answers_s = [], []
         for number in range(1, settings.repeats + 1):
@@ -62,7 +62,7 @@ async def measure(settings: RestartSettings, tell: Tell, clock: Clock) -> dict[s
             "clients": settings.clients, "mb": settings.mb, "outage_s": settings.outage_s,
             "repeats": settings.repeats, **spread(seconds), "until_it_answers": round(statistics.median(answers_s), 3),
             "rounds": run["rounds"], "is_model_right": federation.is_right(run, num_params),
-            "errors": num_errors_in(await federation.rounds(run_id)), "load_average": round(os.getloadavg()[0], 2),
+            "errors": num_errors_in(await federation.rounds(run_id)),
         }
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from fednode.bench.federation import (
     Federation,
     Tell,
     commits,
+    have_joined,
     measured_federation,
     num_errors_in,
     num_params_of,
@@ -48,7 +48,7 @@ async def measure(settings: RoundSettings, tell: Tell, clock: Clock) -> dict[str
     limit = Limit(num_clients=settings.clients, num_bytes=4 * settings.num_params, clock=clock)
     await asyncio.to_thread(limit.measure, TRIES_OF_LIMIT)
     async with measured_federation(settings.clients, clock) as federation:
-        tell(f"{settings.clients} clients have joined")
+        tell(have_joined(settings.clients))
         played = await _play(settings, federation, tell)
     await asyncio.to_thread(limit.measure, TRIES_OF_LIMIT)
     return {
@@ -56,7 +56,6 @@ async def measure(settings: RoundSettings, tell: Tell, clock: Clock) -> dict[str
         "limit_seconds": round(limit.seconds, 4),
         "limit_parts": {name: round(value, 4) for name, value in limit.parts.items()},
         "ratio_to_limit": round(played["seconds_per_round"] / limit.seconds, 2),
-        "load_average": round(os.getloadavg()[0], 2),
     }
 
 

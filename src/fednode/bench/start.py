@@ -5,9 +5,11 @@ The task needs no framework, so what is timed is fednode's own: processes, impor
 
 from __future__ import annotations
 
-import os
+import resource
 import socket
 import statistics
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +38,7 @@ class StartSettings:
 
 async def measure(settings: StartSettings, tell: Tell, clock: Clock) -> dict[str, Any]:
     """Start all of them, each time in a new folder, and stop them after one round. Raises RunEnded, TaskFailed."""
+    help_cpu_s = [_help_cpu_s() for _ in range(settings.repeats)]
     found = []
     for number in range(1, settings.repeats + 1):
         found.append(await _start(settings, clock))
@@ -44,8 +47,8 @@ async def measure(settings: StartSettings, tell: Tell, clock: Clock) -> dict[str
     return {
         "clients": settings.clients, "mb": settings.mb, "repeats": settings.repeats, **spread(parts["seconds"]),
         "until": {name: round(statistics.median(parts[name]), 3) for name in ("central_answers", "clients_there")},
+        "help_cpu_s": round(statistics.median(help_cpu_s), 3),
         "is_model_right": all(parts["is_model_right"]), "errors": sum(parts["errors"]),
-        "load_average": round(os.getloadavg()[0], 2),
     }
 
 
@@ -69,6 +72,14 @@ async def _start(settings: StartSettings, clock: Clock) -> dict[str, Any]:
                 "clients_there": there_s - began_s, "is_model_right": federation.is_right(run, num_params),
                 "errors": num_errors_in(rounds),
             }
+
+
+def _help_cpu_s() -> float:
+    """What `fednode --help` takes: the least that any command can."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "fednode", "--help"], stdout=subprocess.DEVNULL, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def _free_port() -> int:

@@ -7,7 +7,6 @@ thousand clients, taking their updates, making the next model. `clients` is what
 from __future__ import annotations
 
 import itertools
-import os
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -78,7 +77,7 @@ async def _measure(settings: SwarmSettings, crowd: Crowd, tell: Tell) -> dict[st
         "is_model_right": is_right(await crowd.params_of(summary["model_sha256"]), settings.rounds),
         "errors": board.num_errors, "first_errors": board.errors, "tries_in_vain": board.num_waits,
         "asked_to_wait": board.num_asked_to_wait, "central_rss_mb": watch.peak_mb,
-        "central_cpu_s": cpu_took_s, "load_average": round(os.getloadavg()[0], 2),
+        "central_cpu_s": cpu_took_s,
     }
 
 

@@ -36,7 +36,7 @@ def round_(
 
     voice = Voice(as_json)
     settings = RoundSettings(clients=clients, mb=mb, rounds=rounds)
-    _show(voice, _played(measure(settings, voice.say, SystemClock())))
+    _show(voice, "round", _played(measure(settings, voice.say, SystemClock())))
 
 
 def aggregate(
@@ -55,7 +55,7 @@ def aggregate(
 
     voice = Voice(as_json)
     settings = AggregateSettings(updates=updates, mb=mb, strategy=strategy, repeats=repeats)
-    _show(voice, measure(settings, voice.say, SystemClock()))
+    _show(voice, "aggregate", measure(settings, voice.say, SystemClock()))
 
 
 def start(
@@ -70,7 +70,7 @@ def start(
 
     voice = Voice(as_json)
     settings = StartSettings(clients=clients, mb=mb, repeats=repeats)
-    _show(voice, _played(measure(settings, voice.say, SystemClock())))
+    _show(voice, "start", _played(measure(settings, voice.say, SystemClock())))
 
 
 def restart(
@@ -89,7 +89,7 @@ def restart(
 
     voice = Voice(as_json)
     settings = RestartSettings(clients=clients, mb=mb, outage_s=o.duration_s(outage), repeats=repeats)
-    _show(voice, _played(measure(settings, voice.say, SystemClock())))
+    _show(voice, "restart", _played(measure(settings, voice.say, SystemClock())))
 
 
 def idle(
@@ -105,7 +105,7 @@ def idle(
     from fednode.clock import SystemClock
 
     voice = Voice(as_json)
-    _show(voice, _played(measure(IdleSettings(clients=clients, rounds=rounds), voice.say, SystemClock())))
+    _show(voice, "idle", _played(measure(IdleSettings(clients=clients, rounds=rounds), voice.say, SystemClock())))
 
 
 def live(
@@ -121,7 +121,7 @@ def live(
     from fednode.clock import SystemClock
 
     voice = Voice(as_json)
-    _show(voice, _played(measure(LiveSettings(clients=clients, reports=reports), voice.say, SystemClock())))
+    _show(voice, "live", _played(measure(LiveSettings(clients=clients, reports=reports), voice.say, SystemClock())))
 
 
 def swarm(
@@ -142,7 +142,7 @@ def swarm(
     settings = SwarmSettings(clients=clients, rounds=rounds, params=params, deadline_s=o.duration_s(deadline))
     result = _played(play(settings, voice.say, SystemClock()))
     if as_json:
-        voice.result(result)
+        _show(voice, "swarm", result)
     else:
         _tell(voice, result)
 
@@ -169,7 +169,7 @@ def images(
     voice = Voice(as_json)
     result = measure(ImagesSettings(data=folder, size=size, images=number, repeats=repeats), voice.say, SystemClock())
     if as_json:
-        voice.result(result)
+        _show(voice, "images", result)
     else:
         _tell_images(voice, result)
 
@@ -185,8 +185,11 @@ def _played(play: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
     return asyncio.run(_interruptible(play))
 
 
-def _show(voice: Voice, result: dict[str, Any]) -> None:
+def _show(voice: Voice, name: str, figures: dict[str, Any]) -> None:
     """Every figure by its name: those within one are told behind it."""
+    from fednode.bench.machine import measurement
+
+    result = measurement(name, figures)
     if voice.is_json:
         voice.result(result)
         return
