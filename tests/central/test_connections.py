@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from central_scene import TIMEOUT_S, Central, at_work, central
+from central_scene import TIMEOUT_S, Central, announcement, at_work, body_of, central
 from starlette.requests import HTTPConnection
 
 from certificates import make_certificate
-from fednode.central import gate
+from fednode.central import gate, room
 from fednode.central.answers import problem_of
 from fednode.central.certificate import load_certificate
 from fednode.clock import SystemClock
@@ -25,6 +25,7 @@ from fednode.errors import StoreFull
 from fednode.web.connections import Limits
 from fednode.wire.codec import encode
 from fednode.wire.http import Http, with_retries
+from fednode.wire.messages import Announcement
 
 SHORT = Limits(headers_s=0.5, body_s=0.5, answer_s=0.5, idle_s=0.5, linger_s=0.2)
 DRIP_S = 0.05
@@ -285,8 +286,9 @@ async def test_where_nobody_can_be_sent_away_a_client_is_asked_to_wait_and_does(
 async def test_updates_beyond_those_that_arrive_are_asked_to_wait_and_come_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "MAX_UPDATES", 1)
-    monkeypatch.setattr(gate, "MAX_IN_LINE_S", 0.1)
+    monkeypatch.setattr(room, "MAX_UPDATES", 1)
+    monkeypatch.setattr(room, "MAX_IN_LINE_S", 0.1)
+    monkeypatch.setattr(room, "KEPT_S", 60.0)
     body = encode(Params({"w": np.zeros(10_000, np.float32)}))
     path = tmp_path / "update"
     path.write_bytes(body)
@@ -295,18 +297,36 @@ async def test_updates_beyond_those_that_arrive_are_asked_to_wait_and_come_all(
         for client in (slow, other):
             await fed.start_run(min_updates=1, clients=[client.name])
         held, assignment = await slow.work(), await other.work()
-        await slow.announce(held, body)
-        await other.announce(assignment, body)
+        assert (await slow.announce(held, body)).status_code == 200     # the one place is its own from now on
+        refused = await other.announce(assignment, body)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         await line.say(_put(held["id"], slow.secret, len(body)) + body[:1_000])
         assert (await slow.poll(holding=held["id"], wait=0))["withdrawn"] is False     # so ours has been read by now
-        refused = await other.put(assignment, body)
-        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert (await other.announce(assignment, body)).status_code == 503
+        assert (await other.put(assignment, body)).status_code == 503
+        update = f"/api/v1/assignments/{assignment['id']}/update"
         async with Http(fed.serving.url, token=other.secret) as http:
-            upload = with_retries(http.upload)
-            coming = asyncio.create_task(upload(f"/api/v1/assignments/{assignment['id']}/update", path, offset=0))
+            announce, upload = with_retries(http.request), with_retries(http.upload)
+            coming = asyncio.create_task(announce("POST", update, body=Announcement(**announcement(body))))
             await line.say(body[1_000:])
             assert json.loads((await line.answer())[2])["is_complete"]
-            assert (await coming)["is_complete"]
+            assert not (await coming)["is_complete"]
+            assert (await upload(update, path, offset=0))["is_complete"]
+
+
+async def test_an_announced_update_that_does_not_come_loses_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "MAX_UPDATES", 1)
+    monkeypatch.setattr(room, "KEPT_S", 0.2)
+    body = body_of(0.0, 0.0)
+    async with central(tmp_path) as fed:
+        silent, other = await fed.client("a"), await fed.client("b")
+        for client in (silent, other):
+            await fed.start_run(min_updates=1, clients=[client.name])
+        for _ in range(2):              # be it announced again: that is one place
+            await silent.announce(await silent.work(), body)
+        assert (await other.announce(await other.work(), body)).status_code == 200
 
 
 async def test_where_the_disk_cannot_keep_up_a_change_is_asked_to_wait_and_a_look_is_not(

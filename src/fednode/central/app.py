@@ -57,9 +57,10 @@ from fednode.web.look import STATIC_DIR
 from fednode.wire.messages import PROTOCOL, ErrorBody
 
 SAVE_SEEN_EVERY_S = 5.0
+# Routes are tried one after the other: what a thousand clients ask in every round comes first.
 API = (
-    clients_api, work_api, updates_api, runs_api, events_api, curves_api, confusion_api, metrics_file_api, compare_api,
-    models_api, predictions_api, settings_api,
+    work_api, updates_api, models_api, clients_api, runs_api, events_api, curves_api, confusion_api, metrics_file_api,
+    compare_api, predictions_api, settings_api,
 )
 
 log = structlog.get_logger(__name__)

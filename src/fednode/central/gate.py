@@ -5,7 +5,6 @@ Plain ASGI, no response is wrapped: bodies stream through untouched. Who may do 
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -20,6 +19,7 @@ from fednode.central.answers import SEE_API, Refusal, problem_of
 from fednode.central.auth import ONLY_READ, Doors
 from fednode.central.bodies import announces_update, checked, is_update, require_body
 from fednode.central.error_answers import told
+from fednode.central.room import Room, busy
 from fednode.errors import FednodeError, UsageError, VersionMismatch
 from fednode.web.callers import is_loopback_host
 from fednode.web.headers import HSTS, KEEP_NOTHING, SECURITY_HEADERS, cache_rule
@@ -29,8 +29,6 @@ BAD_REQUEST = 400
 MAX_VERSION_DIGITS = 9
 OLDEST_PROTOCOL = max(1, PROTOCOL - 1)
 NEWEST_PROTOCOL = PROTOCOL + 1          # a newer neighbour still speaks ours
-MAX_UPDATES = 64                        # at the same time; whoever comes more stands in line
-MAX_IN_LINE_S = 10.0                    # then asked to come again; a body that nobody reads yet costs 64 KiB
 MAX_UNWRITTEN = 20_000                  # writes that wait for the disk: seconds of work, and tens of megabytes
 _HOST = re.compile(r"[\w.\-\[\]:%]{1,255}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -46,7 +44,7 @@ class Gate:
         self._app = app
         self._doors = doors
         self._num_unwritten = num_unwritten
-        self._room = asyncio.Semaphore(MAX_UPDATES)
+        self._room = Room()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -55,7 +53,7 @@ class Gate:
         answer, connection = _Answer(scope, send), HTTPConnection(scope)
         try:
             self._check(connection)
-            async with self._place(scope):
+            async with self._place(connection, answer):
                 await self._app(scope, await checked(scope, receive), answer.send)
         except ClientDisconnect:
             return
@@ -74,28 +72,23 @@ class Gate:
         require_body(connection.scope)
 
     @asynccontextmanager
-    async def _place(self, scope: Scope) -> AsyncIterator[None]:
+    async def _place(self, connection: HTTPConnection, answer: _Answer) -> AsyncIterator[None]:
         """Room for what this request brings, for as long as it takes. Raises Refusal where there is none."""
+        scope = connection.scope
         if scope["method"] not in ONLY_READ and self._num_unwritten() > MAX_UNWRITTEN:
-            raise _busy(f"{MAX_UNWRITTEN:,} writes wait for the disk")
-        if announces_update(scope):         # its body waits over there, not in our memory
-            await self._stand_in_line()
-            self._room.release()
-        if not is_update(scope):
+            raise busy(f"{MAX_UNWRITTEN:,} writes wait for the disk")
+        if not (announces_update(scope) or is_update(scope)):
             yield
             return
-        await self._stand_in_line()
+        who = f"{connection.headers.get('authorization')} {scope['path']}"
+        await self._room.enter(who)
         try:
             yield
         finally:
-            self._room.release()
-
-    async def _stand_in_line(self) -> None:
-        try:
-            async with asyncio.timeout(MAX_IN_LINE_S):
-                await self._room.acquire()
-        except TimeoutError:
-            raise _busy(f"{MAX_UPDATES} updates arrive at the same time, and others wait") from None
+            if announces_update(scope) and answer.is_good:
+                self._room.keep(who)
+            else:
+                self._room.leave()
 
 
 class _Answer:
@@ -105,10 +98,11 @@ class _Answer:
         self._scope = scope
         self._send = send
         self._has_begun = False
+        self.is_good = False            # what was asked is done
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._has_begun = True
+            self._has_begun, self.is_good = True, message["status"] < BAD_REQUEST
             self._add_headers(MutableHeaders(scope=message), message["status"])
         await self._send(message)
 
@@ -137,10 +131,6 @@ def _require_readable(connection: HTTPConnection) -> None:
         raise Refusal(400, "usage", "the address holds the character NUL", "send it without")
     if connection.headers.get("expect", "100-continue").lower() != "100-continue":
         raise Refusal(417, "usage", "an expectation that nothing here meets", "send no Expect header")
-
-
-def _busy(why: str) -> Refusal:
-    return Refusal(503, "busy", why, "try again in a second", {"Retry-After": "1"})
 
 
 def _require_protocol(said: str | None) -> None:
