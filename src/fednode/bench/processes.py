@@ -48,11 +48,14 @@ def family(pid: int) -> list[int]:
 
 
 class Recorder:
-    """Looks at a central node and its clients, in a thread, while its block runs. Times are wall seconds."""
+    """Looks at a central node and its clients, in a thread, while its block runs. Times are wall seconds.
+
+    Who belongs to them is found out once, at the start: their children are there by then, and stay.
+    """
 
     def __init__(self, central: int, clients: Sequence[int], clock: Clock) -> None:
         self._central = central
-        self._clients = clients
+        self._families = {"central": family(central), "clients": [one for pid in clients for one in family(pid)]}
         self._clock = clock
         self._anon_mb: list[tuple[float, float]] = []
         self._cpu_s: dict[str, list[tuple[float, float]]] = {"central": [], "clients": []}
@@ -92,8 +95,8 @@ class Recorder:
                 self._look_at_cpu()
 
     def _look_at_cpu(self) -> None:
-        for who, pids in (("central", (self._central,)), ("clients", self._clients)):
-            if (took_s := cpu_s(one for pid in pids for one in family(pid))) is not None:
+        for who, pids in self._families.items():
+            if (took_s := cpu_s(pids)) is not None:
                 self._cpu_s[who].append((self._clock.wall_s(), took_s))
 
 

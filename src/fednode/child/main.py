@@ -6,7 +6,6 @@ cancel or the parent's death is noticed while a task is busy. Tasks may print: t
 
 from __future__ import annotations
 
-import ctypes
 import os
 import queue
 import signal
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from fednode.child import messages
 from fednode.child.messages import LENGTH, Message
+from fednode.child.parent import die_with_parent
 from fednode.core.json import canonical_json
 from fednode.core.metrics import Metrics
 from fednode.core.params import Manifest, Params, require_match
@@ -36,7 +36,6 @@ from fednode.tasks.registry import TaskType, load_installed, load_task, offer_of
 from fednode.visit import described, run_visit
 from fednode.wire.codec import read_params, write_params
 
-PR_SET_PDEATHSIG = 1            # linux/prctl.h
 MAX_INSTANCES = 4               # bound tasks kept, each with the data that it loaded
 MAX_CARDS = 64                  # of a task with one config each
 
@@ -48,15 +47,6 @@ def main() -> None:
     threading.Thread(target=line.listen, name="fednode-parent", daemon=True).start()
     while True:
         line.send(_answer(line.next_request(), line))
-
-
-def die_with_parent(parent_pid: int) -> None:
-    """Have the kernel end this process when its parent dies, however that dies. Elsewhere EOF does it."""
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent_pid:      # it died before the call above
-        os._exit(0)
 
 
 @dataclass(kw_only=True)

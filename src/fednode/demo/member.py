@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from fednode.child.main import die_with_parent
+from fednode.child.parent import die_with_parent
 
 
 def main() -> None:
