@@ -1,7 +1,7 @@
 """The store of a simulation and of quick tests: the rules of `sql.py` in plain Python, gone with the process.
 
 It holds references, never copies: a cohort of thousands costs what its updates cost, until the round ends.
-Of finished rounds only the pooled metrics, the last checkpoint, journal and events stay, so a report that
+Of finished rounds only pooled metrics, changes, the last checkpoint, journal and events stay, so a report that
 is repeated after its round has ended is RoundClosed here.
 """
 
