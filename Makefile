@@ -32,7 +32,7 @@ check: $(STAMP)         ## lint, types and the house rules, in seconds
 test: $(STAMP)          ## lint, types and every test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 torture: $(STAMP)       ## the fault matrices in full, for hours, or some (TORTURE=tests/torture/test_soak.py); adds to build/torture.jsonl
 	@mkdir -p build
