@@ -186,8 +186,8 @@ class WorldClock:
 class TurnWriter(Writer):
     """The store's writer without its thread: the same groups, transactions and errors, at a turn of the loop."""
 
-    def __init__(self, engine: Any, *, guard: Any, mark: Any, after_commit: Any) -> None:
-        super().__init__(engine, guard=_may_fail(guard), mark=_may_fail(mark), after_commit=after_commit)
+    def __init__(self, engine: Any, *, guard: Any, mark: Any, **told: Any) -> None:
+        super().__init__(engine, guard=_may_fail(guard), mark=_may_fail(mark), **told)
 
     def _write_until_closed(self) -> None:
         """The thread has nothing to do."""
