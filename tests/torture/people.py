@@ -43,9 +43,9 @@ class People(RawClient):
 
         until(there, f"clients {names}")
 
-    def ended_round(self, run_id: str, number: int) -> dict[str, Any]:
+    def ended_round(self, run_id: str, number: int, patience_s: float = PATIENCE_S) -> dict[str, Any]:
         """The record of a round, once an attempt of it has ended."""
-        return self.attempts(run_id, number, lambda row: row["ended_s"])
+        return self.attempts(run_id, number, lambda row: row["ended_s"], patience_s)
 
     def open_round(self, run_id: str, number: int) -> dict[str, Any]:
         return self.attempts(run_id, number, lambda row: True)

@@ -113,6 +113,13 @@ class Federation:
                     return answer
             await asyncio.sleep(0.5)
 
+    async def status(self) -> str:
+        """The run's, without all that its page shows; "" while no central node is up."""
+        central = self.world.central
+        if central is None or not central.is_ready:
+            return ""
+        return next((run.status.value for run in await central.store.runs() if str(run.number) == self.run_ref), "")
+
     async def show(self, what: str = "") -> Any:
         return (await self.surely(Request(method="GET", path=f"/api/v1/runs/{self.run_ref}{what}"))).json
 
@@ -214,8 +221,7 @@ class Site:
     # --- working ------------------------------------------------------------------------------------
 
     async def live(self) -> None:
-        """Be a client node, until it is revoked."""
-        await self.say()
+        """Be a client node, until it is revoked. What it offers is known since it joined."""
         while True:
             answer = await self.surely(self._poll(wait=PATIENCE_S))
             if answer.status != 200:
@@ -411,12 +417,13 @@ class Person:
         until_s = self.fed.world.loop.now_s + within_s
         while self.fed.world.loop.now_s < until_s:
             self.fed.look()
-            run: dict[str, Any] = await self.fed.show()
-            if run["status"] in ENDED:
-                return run
-            if run["status"] == "paused":
+            status = await self.fed.status()
+            if status in ENDED:
+                return dict(await self.fed.show())
+            if status == "paused":
                 await self.fed.surely(post(f"/api/v1/runs/{self.fed.run_ref}/resume"))
             await asyncio.sleep(LOOK_EVERY_S)
+        run = await self.fed.show()
         raise AssertionError(f"the run has not ended: {run['status']}, {run['reason']!r}")
 
 

@@ -309,6 +309,22 @@ class RoundMachine(RuleBasedStateMachine):
             self.kill(0.5, are_back=True)
             self.every_promise_holds()
 
+    @rule(names=st.permutations(NAMES))
+    def try_in_vain(self, names: list[str]) -> None:
+        """One brings its update and the others fail: where two are needed, the next attempt takes over what came."""
+        orders = [order for name in names if (order := self._take(name)) is not None]
+        for order in orders[:1]:
+            self.bring(order, is_other=False, dies_at=None)
+        for order in orders[1:]:
+            self.fail(order)
+        self.every_promise_holds()
+        self.tick(61.0)
+        for name in names:
+            self.say(name)
+        self.every_promise_holds()
+        for name in names:
+            self.poll(name)
+
     def _take(self, name: str) -> int | None:
         """Which assignment it gets when it comes and asks."""
         num = len(self.given)
