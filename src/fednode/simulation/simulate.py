@@ -98,10 +98,9 @@ def simulate(
     `split` in the order given. `workers`: processes that train side by side; any number gives the same bits, and
     1 stays in this process. `threads`: of each worker's numeric libraries. `device`: cpu, cuda, cuda:1, mps, or auto.
     `deadline_s`: what one visit may take. `state_dir`: where clients keep what stays with them; None: nowhere for long.
-    `strategy`: a name, file.py:Class, or a Strategy (its class, with `strategy_config`, or an instance).
-    `patience`: rounds without a better model, by `best_metric`, after which it stops; None: never.
-    `encoding`: how params travel, f32 or bf16: as in a deployment, they are rounded on their way.
-    `on_event` is called for every event of the run with a dict: `seq, wall_s, what, run_id, fields`.
+    `strategy`: a name, file.py:Class, or a Strategy (its class, with `strategy_config`, or an instance). `patience`:
+    rounds without a better model, by `best_metric`, after which it stops; None: never. `encoding`: how params travel,
+    f32 or bf16. `on_event` is called for every event of the run with a dict: `seq, wall_s, what, run_id, fields`.
 
     Raises BadConfig, NotFound, DataError and their kin before anything is trained; what fails later is its result.
     """
@@ -110,10 +109,9 @@ def simulate(
     plan = _Plan(
         task=task, strategy=kind, num_workers=min(_at_least(1, "workers", workers), len(names)),
         request=_request(
-            task="task", rounds=rounds, task_config=dict(task_config or {}), strategy=kind.name,
+            task="task", rounds=rounds, task_config=dict(task_config or {}), strategy=kind.name, encoding=encoding,
             strategy_config=settings, min_updates=min_updates, cohort_fraction=cohort_fraction, deadline_s=deadline_s,
             seed=secrets.randbits(SEED_BITS) if seed is None else seed, best_metric=best_metric, patience=patience,
-            encoding=encoding,
         ),
         sites=_sites(names, data, split, partition_seed, offline_sample, _at_least(0, "threads", threads), device),
         state_dir=_folder(state_dir), on_event=on_event,
