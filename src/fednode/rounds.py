@@ -97,14 +97,15 @@ async def _finish(
 ) -> None:
     """Make the next state and commit it."""
     with _its_own_code(strategy):
-        state = await asyncio.to_thread(_next_state, round_, outcomes, checkpoint, strategy)
+        state = await asyncio.to_thread(next_state, round_, outcomes, checkpoint, strategy)
     reach("state.aggregated", round_.number)
     await store.commit_round(round_, outcomes, state)
 
 
-def _next_state(
+def next_state(
     round_: Round, outcomes: tuple[Outcome, ...], checkpoint: Checkpoint | None, strategy: Strategy
 ) -> State | None:
+    """What the outcomes make of the checkpoint; None where a round only measures. Reads every update once."""
     updates = updates_of(outcomes)
     if round_.kind is RoundKind.EVALUATE:
         return None
