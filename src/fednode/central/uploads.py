@@ -151,7 +151,8 @@ class Uploads:
             await asyncio.to_thread(_check_first, upload.path)
         announced = upload.announced
         return Blob(
-            path=upload.path, digest=announced.digest, num_bytes=announced.num_bytes, sent_s=upload.announced_s
+            path=upload.path, digest=announced.digest, num_bytes=announced.num_bytes, sent_s=upload.announced_s,
+            encoding=F32 if upload.check is None else upload.check.encoding,
         )
 
     def drop(self, upload: Upload) -> None:

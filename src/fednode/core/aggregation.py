@@ -16,8 +16,7 @@ from typing import overload
 import numpy as np
 
 from fednode.core.metrics import Floats
-from fednode.core.narrowed import widened_array
-from fednode.core.params import Array, Manifest, Params, cast_array
+from fednode.core.params import Array, Manifest, Params, cast_array, widened_array
 from fednode.core.records import Update, by_client_name
 from fednode.errors import TooFewUpdates
 

@@ -7,31 +7,13 @@ params of a model are float32 all the time: they are narrowed on their way out, 
 
 from __future__ import annotations
 
-import ml_dtypes
 import numpy as np
 
 from fednode.core.encoding import BF16, F32, Encoding
-from fednode.core.params import FINITE_CHECK_BLOCK, Array, Manifest, Params, TensorSpec, frozen, manifest_of
+from fednode.core.params import BFLOAT16, FINITE_CHECK_BLOCK, Array, Manifest, Params, manifest_of
 from fednode.errors import NotFinite
 
-BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 LARGEST = np.uint32(0x7F7F7FFF).view(np.float32)    # the next float32 lies half way to what bf16 has no number for
-
-
-class Narrowed(Params):
-    """Params whose float32 tensors are held as bf16. To everybody they are float32; only `held` tells."""
-
-    __slots__ = ()
-
-    def __init__(self, held: dict[str, Array]) -> None:
-        self._arrays = {name: frozen(held[name]) for name in sorted(held, key=str.encode)}
-
-    def __getitem__(self, name: str) -> Array:
-        return frozen(widened_array(self._arrays[name]))
-
-    @property
-    def manifest(self) -> Manifest:
-        return _told(manifest_of(self._arrays), {BFLOAT16.name: "float32"})
 
 
 def encoded(params: Params, encoding: str) -> Params:
@@ -41,25 +23,26 @@ def encoded(params: Params, encoding: str) -> Params:
 
 def narrowed(params: Params) -> Params:
     require_narrowable(params)
-    return Narrowed({name: _narrowed_array(array) for name, array in params.held.items()})
+    return Params.of_held({name: _narrowed_array(array) for name, array in params.held.items()})
 
 
 def widened(params: Params) -> Params:
     """As a task sees them: in memory of their own where they came narrowed."""
-    return Params(params) if isinstance(params, Narrowed) else params
-
-
-def widened_array(array: Array) -> Array:
-    return array.astype(np.float32) if array.dtype == BFLOAT16 else array
+    return Params(params) if encoding_of(params) == BF16 else params
 
 
 def encoding_of(params: Params) -> Encoding:
-    return BF16 if any(array.dtype == BFLOAT16 for array in params.held.values()) else F32
+    return encoding_on_wire(manifest_of(params.held))
+
+
+def encoding_on_wire(manifest: Manifest) -> Encoding:
+    """Of a params file whose header says so."""
+    return BF16 if any(tensor.dtype == BFLOAT16.name for tensor in manifest.tensors) else F32
 
 
 def manifest_on_wire(manifest: Manifest, encoding: str) -> Manifest:
     """What the header of a params file says that is sent so."""
-    return _told(manifest, {"float32": BFLOAT16.name}) if encoding == BF16 else manifest
+    return manifest.told({"float32": BFLOAT16.name}) if encoding == BF16 else manifest
 
 
 def require_narrowable(params: Params) -> None:
@@ -79,10 +62,3 @@ def _is_narrowable(flat: Array) -> bool:
 
 def _narrowed_array(array: Array) -> Array:
     return array.astype(BFLOAT16) if array.dtype == np.float32 else array
-
-
-def _told(manifest: Manifest, other: dict[str, str]) -> Manifest:
-    """The manifest with other names for some dtypes."""
-    return Manifest(tuple(
-        TensorSpec(name=t.name, dtype=other.get(t.dtype, t.dtype), shape=t.shape) for t in manifest.tensors
-    ))

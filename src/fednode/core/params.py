@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +23,7 @@ Array: TypeAlias = NDArray[np.generic]
 DTYPES = frozenset(
     ["bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
 )
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)         # as float32 tensors may come over the wire: see `narrowed`
 FINITE_CHECK_BLOCK = 1 << 16    # elements: a block that stays in the cache is checked at memory speed
 
 
@@ -56,6 +58,10 @@ class Manifest:
     def num_params(self) -> int:
         return sum(tensor.num_elements for tensor in self.tensors)
 
+    def told(self, other: Mapping[str, str]) -> Manifest:
+        """With other dtypes for some."""
+        return Manifest(tuple(replace(t, dtype=other.get(t.dtype, t.dtype)) for t in self.tensors))
+
     def to_json(self) -> list[Json]:
         return [[t.name, t.dtype, list(t.shape)] for t in self.tensors]
 
@@ -80,8 +86,15 @@ class Params(Mapping[str, Array]):
             raise ParamsError("these params hold no tensor", fix="return at least one named array")
         self._arrays = checked
 
+    @classmethod
+    def of_held(cls, held: Mapping[str, Array]) -> Params:
+        """Of arrays of which the float32 ones may be held as bf16. To everybody they are float32; only `held` tells."""
+        params = object.__new__(Params)
+        params._arrays = {name: frozen(held[name]) for name in sorted(held, key=str.encode)}
+        return params
+
     def __getitem__(self, name: str) -> Array:
-        return self._arrays[name]
+        return widened_array(self._arrays[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)
@@ -100,7 +113,7 @@ class Params(Mapping[str, Array]):
 
     @property
     def manifest(self) -> Manifest:
-        return manifest_of(self._arrays)
+        return manifest_of(self._arrays).told({BFLOAT16.name: "float32"})
 
     @property
     def held(self) -> Mapping[str, Array]:
@@ -109,7 +122,7 @@ class Params(Mapping[str, Array]):
 
     def copied(self) -> Params:
         """The same, in memory of its own."""
-        return type(self)({name: np.array(array) for name, array in self._arrays.items()})
+        return Params.of_held({name: np.array(array) for name, array in self._arrays.items()})
 
     def map(self, function: Callable[[Array], Array]) -> Params:
         """`function` of every array, which must keep its shape."""
@@ -170,6 +183,10 @@ class Params(Mapping[str, Array]):
 
 def manifest_of(arrays: Mapping[str, Array]) -> Manifest:
     return Manifest(tuple(TensorSpec(name=n, dtype=a.dtype.name, shape=a.shape) for n, a in arrays.items()))
+
+
+def widened_array(array: Array) -> Array:
+    return frozen(array.astype(np.float32)) if array.dtype == BFLOAT16 else array
 
 
 def frozen(array: Array) -> Array:

@@ -90,7 +90,7 @@ class ParamsFiles:
         path = self.root / narrowed_name(sha256)
         with disk_errors(path):
             path.parent.mkdir(exist_ok=True)
-        return write_params(narrowed(self.read(model_name(sha256))), path, is_durable=False)
+        return write_params(narrowed(self.read(model_name(sha256))), path, is_durable=False, is_named=True)
 
     def save_memory(self, run_id: str, number: int, memory: Mapping[str, Params]) -> str:
         """The strategy's memory after a round, durable; the name for its row, "" where there is none."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fednode.core.encoding import F32, Encoding
 from fednode.core.json import JsonObject
 from fednode.core.records import Offer
 
@@ -20,6 +21,7 @@ class Blob:
     path: Path
     digest: str                 # xxh3-128, hex
     num_bytes: int
+    encoding: Encoding = F32
     sent_s: float | None = None # wall time at which it was announced
 
 

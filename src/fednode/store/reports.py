@@ -10,8 +10,8 @@ from queue import Empty, SimpleQueue
 
 from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, update
 
+from fednode.core.encoding import F32, Encoding
 from fednode.core.metrics import Metric, Metrics, Pooled
-from fednode.core.narrowed import encoding_of
 from fednode.core.pooling import pool
 from fednode.core.records import Assignment, Outcome, Round, Update, changes_of
 from fednode.core.status import AssignmentStatus
@@ -30,6 +30,7 @@ class Placed:
     path: str                   # below the params folder
     digest: str
     num_bytes: int
+    encoding: Encoding = F32
     sent_s: float | None = None     # wall time: it was announced
 
 
@@ -151,7 +152,7 @@ def _is_same(old: Standing, new: Outcome, digest: str) -> bool:
 def _update_values(round_: Round, brought: Update, placed: Placed, wall_s: float) -> dict[str, object]:
     return {
         **rows.key_values(round_, brought.client), "part": "params", "path": placed.path, "digest": placed.digest,
-        "num_bytes": placed.num_bytes, "num_examples": brought.num_examples, "encoding": encoding_of(brought.params),
+        "num_bytes": placed.num_bytes, "num_examples": brought.num_examples, "encoding": placed.encoding,
         "environment": rows.to_text(brought.environment), "received_s": wall_s, "sent_s": placed.sent_s,
     }
 

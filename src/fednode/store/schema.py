@@ -118,7 +118,7 @@ update = Table(
     Column("digest", Text, nullable=False),             # xxh3-128, hex
     Column("num_bytes", BigInteger, nullable=False),
     Column("num_examples", BigInteger, nullable=False),
-    Column("encoding", Text, nullable=False),           # "f32": the manifest's own dtypes
+    Column("encoding", Text, nullable=False),           # of its file: core/encoding.py
     Column("environment", Text, nullable=False),        # JSON
     Column("received_s", Float, nullable=False),
     Column("sent_s", Float),                            # wall time: the client announced it, its training was done

@@ -24,6 +24,7 @@ from sqlalchemy.exc import DBAPIError
 from fednode.core.ids import make_id
 from fednode.core.json import JsonObject
 from fednode.core.metrics import Metric, Metrics
+from fednode.core.narrowed import encoding_of
 from fednode.core.params import Params
 from fednode.core.records import Assignment, Offer, Outcome, Position, Round, Run, RunConfig, State
 from fednode.core.status import RunStatus
@@ -326,7 +327,9 @@ class SqlStore:
         if blob is None:
             return reports.save_report(c, round_, outcome, None, wall_s)
         name = update_name(round_, outcome.client)
-        placed = Placed(path=name, digest=blob.digest, num_bytes=blob.num_bytes, sent_s=blob.sent_s)
+        placed = Placed(
+            path=name, digest=blob.digest, num_bytes=blob.num_bytes, encoding=blob.encoding, sent_s=blob.sent_s
+        )
 
         def put_in_place() -> None:
             self._files.move(blob.path, name)
@@ -341,7 +344,9 @@ class SqlStore:
 
     def _save_update(self, params: Params) -> Blob:
         written, path = self._files.save_update(params)
-        return Blob(path=path, digest=written.digest, num_bytes=written.num_bytes)
+        return Blob(
+            path=path, digest=written.digest, num_bytes=written.num_bytes, encoding=encoding_of(params)
+        )
 
     def _save_state(self, round_: Round, state: State) -> NewModel:
         written = self._files.save_model(state.params)

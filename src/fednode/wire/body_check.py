@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 import xxhash
 
-from fednode.core.narrowed import BFLOAT16
-from fednode.core.params import FINITE_CHECK_BLOCK, Array, Manifest, TensorSpec
+from fednode.core.encoding import Encoding
+from fednode.core.narrowed import encoding_on_wire
+from fednode.core.params import BFLOAT16, FINITE_CHECK_BLOCK, Array, Manifest, TensorSpec
 from fednode.errors import BadParamsFile, NotFinite, ParamsMismatch, TooLarge
 from fednode.wire.codec import PREFIX_BYTES, encode_header, parse_header
 
@@ -35,6 +36,11 @@ class BodyCheck:
         self._tensors: list[TensorSpec] = []               # in the file's order, the one that arrives now last
         self._num_left = 0                                 # bytes of that one still to come
         self._split = bytearray()                          # the begun element that the next chunk completes
+
+    @property
+    def encoding(self) -> Encoding:
+        """In which it is to come."""
+        return encoding_on_wire(self._manifest)
 
     def feed(self, chunk: bytes | bytearray | memoryview) -> None:
         """Raises BadParamsFile, ParamsMismatch, NotFinite or TooLarge as soon as it is known."""

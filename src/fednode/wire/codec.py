@@ -25,8 +25,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import xxhash
 
-from fednode.core.narrowed import BFLOAT16, Narrowed
-from fednode.core.params import Array, Manifest, Params, TensorSpec, manifest_of
+from fednode.core.params import BFLOAT16, Array, Manifest, Params, TensorSpec, manifest_of
 from fednode.errors import BadParamsFile, ParamsError, StoreError, StoreFull
 from fednode.wire.durable import HURRY_BYTES, fsync, hurry
 
@@ -197,7 +196,7 @@ def read_params(path: Path) -> Params:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     tensors = zip(header.starts, header.manifest.tensors, strict=True)
     views = {tensor.name: _view(mapped, start, tensor) for start, tensor in tensors}
-    return Narrowed(views) if any(view.dtype == BFLOAT16 for view in views.values()) else Params(views)
+    return Params.of_held(views) if any(view.dtype == BFLOAT16 for view in views.values()) else Params(views)
 
 
 class _Unread(Params):
