@@ -94,16 +94,17 @@ async def _finish(
 ) -> None:
     """Make the next state and commit it, with how far each update led."""
     with _its_own_code(strategy):
-        state = await asyncio.to_thread(_next_state, round_, outcomes, checkpoint, strategy)
+        state = await asyncio.to_thread(next_state, round_, outcomes, checkpoint, strategy)
     reach("state.aggregated", round_.number)
     if checkpoint is not None:
         outcomes = await asyncio.to_thread(with_changes, outcomes, checkpoint.state.params)
     await store.commit_round(round_, outcomes, state)
 
 
-def _next_state(
+def next_state(
     round_: Round, outcomes: tuple[Outcome, ...], checkpoint: Checkpoint | None, strategy: Strategy
 ) -> State | None:
+    """What the outcomes make of the checkpoint; None where a round only measures. Reads every update once."""
     updates = updates_of(outcomes)
     if round_.kind is RoundKind.EVALUATE:
         return None

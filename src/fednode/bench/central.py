@@ -1,83 +1,103 @@
-"""A central node of one's own, as a real process in a temporary folder, and what it takes of this machine.
-
-Figures come from /proc, where there is one: elsewhere they are unknown.
-"""
+"""A central node of one's own, as a real process in a temporary folder. What it takes: `processes`."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from fednode.demo.process import Member
+from fednode.bench.processes import cpu_s, memory_mb
+from fednode.demo.process import Member, stop_all
 from fednode.errors import TimedOut
 from fednode.ports import Clock
 
 START_S, LOOK_S = 60.0, 0.05
-KIB_PER_MIB = 1024
+# Whatever is set on this machine: a measurement writes into nobody's database, and is seen by nobody else.
+APART = {"FEDNODE_DATABASE": "", "FEDNODE_HOST": "127.0.0.1", "FEDNODE_PUBLIC_URL": "", "FEDNODE_TOKEN": ""}
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True)
 class MeasuredCentral:
-    """A central node that answers, and the process behind it."""
+    """A central node that answers, and the processes that are stopped with it: it is the first of them."""
 
     url: str
     join_token: str
     operator_token: str
-    member: Member
+    members: list[Member]
     folder: Path
+
+    @property
+    def member(self) -> Member:
+        return self.members[0]
 
     @property
     def pid(self) -> int:
         return self.member.process.pid
 
     def memory_mb(self) -> dict[str, float]:
-        """`anon` (its own), `rss` (with files that it has mapped) and `peak` (the most that `rss` ever was)."""
-        found = {}
-        with suppress(OSError):
-            rows = dict(line.split(":", 1) for line in Path(f"/proc/{self.pid}/status").read_text().splitlines())
-            for name, row in (("anon", "RssAnon"), ("rss", "VmRSS"), ("peak", "VmHWM")):
-                if row in rows:
-                    found[name] = round(int(rows[row].split()[0]) / KIB_PER_MIB, 1)
-        return found
+        """What it has now, and had at most: see `processes.memory_mb`."""
+        return memory_mb(self.pid)
 
     def cpu_s(self) -> float | None:
         """Seconds of CPU time since its start, of all its threads."""
-        with suppress(OSError):
-            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        return None
+        return cpu_s([self.pid])
+
+    async def kill(self) -> None:
+        """`kill -9`."""
+        self.member.process.kill()
+        await self.member.process.wait()
+
+    async def start_again(self) -> None:
+        """At the same port, from what it has left."""
+        self.members[0] = await start_central(self.folder, urlsplit(self.url).port or 0)
 
 
 @asynccontextmanager
 async def measured_central(clock: Clock) -> AsyncIterator[MeasuredCentral]:
     """Start it at a free port; stop it at the end, and leave nothing behind. Raises TaskFailed, TimedOut."""
+    async with members_in_a_folder() as (folder, members):
+        members.append(await start_central(folder, port=0))
+        yield await answering(members, folder, clock)
+
+
+@asynccontextmanager
+async def members_in_a_folder() -> AsyncIterator[tuple[Path, list[Member]]]:
+    """An empty folder, and a list of whoever is to be stopped before it goes: the first one last."""
     with tempfile.TemporaryDirectory(prefix="fednode-bench-") as name:
-        folder = Path(name)
-        member = await Member.start(
-            "the central node", ["central", "--port", "0", "--state-dir", str(folder / "central")],
-            folder / "central.log", {"FEDNODE_STATE_DIR": str(folder / "state")},
-        )
+        members: list[Member] = []
         try:
-            yield await _answering(member, folder, clock)
+            yield Path(name), members
         finally:
-            stopping = asyncio.ensure_future(member.stop())     # to its end, also where Ctrl-C comes twice
+            stopping = asyncio.ensure_future(stop_all(members))      # to its end, also where Ctrl-C comes twice
             await asyncio.shield(stopping)
 
 
-async def _answering(member: Member, folder: Path, clock: Clock) -> MeasuredCentral:
-    """As soon as it has left its note, which it does when it answers."""
+def environment(folder: Path) -> dict[str, str]:
+    return APART | {"FEDNODE_STATE_DIR": str(folder / "state")}
+
+
+async def start_central(folder: Path, port: int) -> Member:
+    args = ["central", "--port", str(port), "--state-dir", str(folder / "central")]
+    return await Member.start("the central node", args, folder / "central.log", environment(folder))
+
+
+async def answering(members: list[Member], folder: Path, clock: Clock) -> MeasuredCentral:
+    """As soon as it has left its note, which it does when it answers. Raises TaskFailed, TimedOut."""
     started_s = clock.now_s()
     while clock.now_s() - started_s < START_S:
-        member.require_running()
+        members[0].require_running()
         for path in (folder / "state" / "centrals").glob("*.json"):
             with suppress(OSError, ValueError):
                 note = json.loads(path.read_text())
-                return MeasuredCentral(note["url"], note["join_token"], note["operator_token"], member, folder)
+                return MeasuredCentral(
+                    url=note["url"], join_token=note["join_token"], operator_token=note["operator_token"],
+                    members=members, folder=folder,
+                )
         await clock.sleep(LOOK_S)
-    raise TimedOut(f"the central node did not answer within {START_S:.0f} s", fix=f"it said: {member.last_words()}")
+    said = members[0].last_words()
+    raise TimedOut(f"the central node did not answer within {START_S:.0f} s", fix=f"it said: {said}")

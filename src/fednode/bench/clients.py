@@ -143,7 +143,7 @@ class SwarmClient:
                 work = Work.model_validate(await self.patiently(self._poll))
                 if work.assignment is not None:
                     self.board.heard(work.assignment.number)
-                    await self._do(work.assignment)
+                    await self.do(work.assignment)
         except NotAuthorised as error:
             self.board.failed(self.name, error)
         finally:
@@ -190,7 +190,8 @@ class SwarmClient:
         body = Progress(evaluation={"values": {"loss": 1.0}, "num_examples": {"test": NUM_EXAMPLES}})
         await self.patiently(lambda: self.line.json("POST", f"/api/v1/assignments/{work.id}/metrics", body))
 
-    async def _do(self, work: AssignmentBody) -> None:
+    async def do(self, work: AssignmentBody) -> None:
+        """What is asked: fetch, measure, and bring an update."""
         try:
             if work.kind is RoundKind.INIT:
                 return await self.bring(work, self.board.first_model())

@@ -6,26 +6,18 @@ thousand clients, taking their updates, making the next model. `clients` is what
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
-import resource
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fednode.bench.central import MeasuredCentral, measured_central
-from fednode.bench.clients import TASK, Board, SwarmClient, client_name, numbers_of, run_all
-from fednode.bench.line import Line
-from fednode.errors import RunEnded, UsageError
+from fednode.bench.central import MeasuredCentral
+from fednode.bench.clients import TASK, Board, numbers_of
+from fednode.bench.crowd import Crowd, gathered, make_room
 from fednode.ports import Clock
-from fednode.wire.http import Http
 from fednode.wire.messages import RunRequest
-
-FINAL = ("completed", "failed", "cancelled", "paused")
-LOOK_S = 1.0
-FILES_BESIDE = 100              # open files that are no client's connection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,99 +52,48 @@ async def play(settings: SwarmSettings, tell: Tell, clock: Clock) -> dict[str, A
 
     Raises UsageError where this process may not open as many connections, RunEnded where the run does not complete.
     """
-    _make_room(settings.clients)
-    async with measured_central(clock) as central:
-        board = Board(num_params=settings.params, clock=clock)
-        names = [client_name(number) for number in range(1, settings.clients + 1)]
-        clients = [SwarmClient(name, central.url, central.join_token, board) for name in names]
-        swarm = asyncio.ensure_future(run_all(clients))
-        try:
-            async with Http(central.url, token=central.operator_token) as http:
-                return await _measure(settings, _Scene(central, board, http, swarm, clock), tell)
-        finally:
-            swarm.cancel()
-            await asyncio.gather(swarm, return_exceptions=True)
+    make_room(settings.clients)
+    async with gathered(settings.params, clock) as crowd:
+        return await _measure(settings, crowd, tell)
 
 
-@dataclass(frozen=True)
-class _Scene:
-    central: MeasuredCentral
-    board: Board
-    http: Http
-    swarm: asyncio.Future[None]
-    clock: Clock
-
-
-async def _measure(settings: SwarmSettings, scene: _Scene, tell: Tell) -> dict[str, Any]:
-    board, clock, watch = scene.board, scene.clock, Watch(central=scene.central)
+async def _measure(settings: SwarmSettings, crowd: Crowd, tell: Tell) -> dict[str, Any]:
+    board, clock, watch = crowd.board, crowd.clock, Watch(central=crowd.central)
     began_s = clock.now_s()
-    await _until(scene, lambda: board.num_there == settings.clients)
+    await crowd.join(settings.clients)
     joined_s = clock.now_s() - began_s
     tell(f"{settings.clients:,} clients have joined within {joined_s:.1f} s")
     board.on_round = lambda number: _tell_round(number, settings, board, watch, tell)
-    cpu_s, began_s = scene.central.cpu_s(), clock.now_s()
-    request = RunRequest(
+    cpu_s, began_s = crowd.central.cpu_s(), clock.now_s()
+    run_id = await crowd.begin(RunRequest(
         task=TASK, rounds=settings.rounds, min_updates=settings.clients, deadline_s=settings.deadline_s
-    )
-    run = await scene.http.request("POST", "/api/v1/runs", body=request)
-    summary = await _end_of(scene, watch)
-    seconds, cpu_took_s = clock.now_s() - began_s, _since(scene.central.cpu_s(), cpu_s)
+    ))
+    summary = await crowd.end_of_run(watch.look)
+    seconds, cpu_took_s = clock.now_s() - began_s, _since(crowd.central.cpu_s(), cpu_s)
     return {
         "clients": settings.clients, "rounds": settings.rounds, "params": settings.params,
         "seconds_per_round": _spread(_round_seconds(board, settings.rounds)),
         "last_told_s": _spread(_told_seconds(board, settings.rounds)), "joined_s": round(joined_s, 2),
-        "seconds": round(seconds, 2), "updates": await _updates(run["run_id"], scene, settings.rounds),
-        "is_model_right": await _is_right(summary["model_sha256"], scene, settings.rounds),
+        "seconds": round(seconds, 2), "updates": await _updates(run_id, crowd, settings.rounds),
+        "is_model_right": is_right(await crowd.params_of(summary["model_sha256"]), settings.rounds),
         "errors": board.num_errors, "first_errors": board.errors, "tries_in_vain": board.num_waits,
         "asked_to_wait": board.num_asked_to_wait, "central_rss_mb": watch.peak_mb,
         "central_cpu_s": cpu_took_s, "load_average": round(os.getloadavg()[0], 2),
     }
 
 
-async def _until(scene: _Scene, is_so: Callable[[], bool]) -> None:
-    while not is_so():
-        _require_alive(scene)
-        await scene.clock.sleep(LOOK_S / 10)
-
-
-async def _end_of(scene: _Scene, watch: Watch) -> dict[str, Any]:
-    """The run's last summary. Raises RunEnded where it did not complete."""
-    while True:
-        _require_alive(scene)
-        watch.look()
-        [run] = await scene.http.request("GET", "/api/v1/runs")     # ours alone, and not a thousand clients' part in it
-        if run["status"] == "completed":
-            return dict(run)
-        if run["status"] in FINAL:
-            first = "; ".join(scene.board.errors[:3])
-            raise RunEnded(f"the run {run['status']}: {run['reason']} {first}".strip(), fix="try fewer clients")
-        await scene.clock.sleep(LOOK_S)
-
-
-async def _updates(run_id: str, scene: _Scene, rounds: int) -> int:
-    """How many updates the central node counted, over all rounds of training. A page a round: each names everybody."""
+async def _updates(run_id: str, crowd: Crowd, rounds: int) -> int:
+    """How many updates the central node counted, over all rounds of training."""
     total = 0
     for number in range(1, rounds + 1):
-        page = {"limit": "1", "before": str(number + 1)}
-        [row] = (await scene.http.request("GET", f"/api/v1/runs/{run_id}", params=page))["history"]
+        row = await crowd.round(run_id, number)
         total += sum(client["num_bytes"] is not None for client in row["clients"])
     return total
 
 
-async def _is_right(model_sha256: str, scene: _Scene, rounds: int) -> bool:
-    """Whether the last model is what all of these updates make: every number is the number of rounds."""
-    line = Line(scene.central.url, scene.board.token)
-    try:
-        content = await line.fetch(f"/api/v1/models/{model_sha256}/params")
-    finally:
-        line.close()
-    return bool((numbers_of(content) == rounds).all())
-
-
-def _require_alive(scene: _Scene) -> None:
-    scene.central.member.require_running()
-    if scene.swarm.done():
-        scene.swarm.result()            # raises what ended it
+def is_right(params: bytes, rounds: int) -> bool:
+    """Whether a last model is what all updates make: every number is the number of rounds."""
+    return bool((numbers_of(params) == rounds).all())
 
 
 def _tell_round(number: int, settings: SwarmSettings, board: Board, watch: Watch, tell: Tell) -> None:
@@ -161,7 +102,7 @@ def _tell_round(number: int, settings: SwarmSettings, board: Board, watch: Watch
     ended = number - 1
     if 1 <= ended <= settings.rounds:
         took_s = board.told_s[number][0] - board.told_s[ended][0]
-        size = "" if memory is None else f", central node {memory:.0f} MiB"
+        size = "" if memory is None else f", central node {memory:.0f} MB"
         tell(f"round {ended} of {settings.rounds}: {took_s:.2f} s{size}")
 
 
@@ -183,17 +124,3 @@ def _spread(seconds: Sequence[float]) -> dict[str, float]:
 
 def _since(now_s: float | None, before_s: float | None) -> float | None:
     return None if now_s is None or before_s is None else round(now_s - before_s, 2)
-
-
-def _make_room(num_clients: int) -> None:
-    """As many open files as there are connections."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = num_clients + FILES_BESIDE
-    if soft >= wanted:
-        return
-    if hard < wanted:
-        raise UsageError(
-            f"{num_clients:,} clients need {wanted:,} open files, this process may have {hard:,}",
-            fix="raise the limit (`ulimit -n`), or ask for fewer --clients",
-        )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

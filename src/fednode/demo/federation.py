@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 from fednode.child.child import Child
 from fednode.clock import SystemClock
 from fednode.core.data_report import DataReport
-from fednode.demo.process import Member
+from fednode.demo.process import Member, stop_all
 from fednode.demo.tasks import DemoTask
 from fednode.errors import CannotConnect, DataError, NotFound, PortTaken, RunEnded, StoreLocked, TaskFailed, TimedOut
 from fednode.ports import Clock
@@ -173,7 +173,7 @@ async def demo_federation(settings: DemoSettings, clock: Clock | None = None) ->
         state_dir = stack.enter_context(_own_folder(settings))
         is_same_data = _remember(settings.data, state_dir)
         members: list[Member] = []
-        stack.push_async_callback(_stop_all, members)
+        stack.push_async_callback(stop_all, members)
         url, http = await _answering(members, state_dir, settings, clock)
         await stack.enter_async_context(http)
         for number, name in enumerate(client_names(settings.clients), 1):
@@ -326,9 +326,3 @@ async def _wait_for_clients(http: Http, members: list[Member], settings: DemoSet
             return
         await clock.sleep(POLL_S)
     raise TimedOut(f"not all {wanted} clients came within {START_S:.0f} s", fix=f"their logs: {members[0].log.parent}")
-
-
-async def _stop_all(members: list[Member]) -> None:
-    """Clients first: they say good-bye to a central node that still listens."""
-    await asyncio.gather(*(member.stop() for member in members[1:]))
-    await asyncio.gather(*(member.stop() for member in members[:1]))

@@ -61,3 +61,9 @@ class Member:
         except TimeoutError:
             self.process.kill()
             await self.process.wait()
+
+
+async def stop_all(members: list[Member]) -> None:
+    """The first one is the central node: it listens until its clients have said good-bye."""
+    await asyncio.gather(*(member.stop() for member in members[1:]))
+    await asyncio.gather(*(member.stop() for member in members[:1]))
