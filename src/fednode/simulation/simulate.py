@@ -26,7 +26,7 @@ from fednode.core.ids import is_name
 from fednode.core.journal import JournalRow
 from fednode.core.metrics import Pooled
 from fednode.core.params import Params
-from fednode.core.records import Best, Run
+from fednode.core.records import Best, Change, Run
 from fednode.core.status import RunStatus
 from fednode.errors import BadConfig, UsageError
 from fednode.ports import Clock
@@ -64,6 +64,7 @@ class Simulation:
     seconds: float
     seed: int                               # the same seed, sites and settings give the same model again
     history: list[dict[str, float]] = field(repr=False)         # the federation's metrics of model 0, 1, ...
+    changes: dict[int, dict[str, Change]] = field(repr=False)   # by round, client: how far its update led
     journal: tuple[JournalRow, ...] = field(repr=False)
 
 
@@ -98,9 +99,9 @@ def simulate(
     `split` in the order given. `workers`: processes that train side by side; any number gives the same bits, and
     1 stays in this process. `threads`: of each worker's numeric libraries. `device`: cpu, cuda, cuda:1, mps, or auto.
     `deadline_s`: what one visit may take. `state_dir`: where clients keep what stays with them; None: nowhere for long.
-    `strategy`: a name, file.py:Class, or a Strategy (its class, with `strategy_config`, or an instance). `patience`:
-    rounds without a better model, by `best_metric`, after which it stops; None: never. `encoding`: how params travel,
-    f32 or bf16. `on_event` is called for every event of the run with a dict: `seq, wall_s, what, run_id, fields`.
+    `strategy`: a name, file.py:Class, or a Strategy (its class, with `strategy_config`, or an instance).
+    `patience`: rounds without a better model, by `best_metric`, after which it stops; None: never. `encoding`: f32, or
+    bf16, which rounds params on their way. `on_event` hears of every event: a dict `seq, wall_s, what, run_id, fields`.
 
     Raises BadConfig, NotFound, DataError and their kin before anything is trained; what fails later is its result.
     """
@@ -109,7 +110,7 @@ def simulate(
     plan = _Plan(
         task=task, strategy=kind, num_workers=min(_at_least(1, "workers", workers), len(names)),
         request=_request(
-            task="task", rounds=rounds, task_config=dict(task_config or {}), strategy=kind.name, encoding=encoding,
+            task="task", rounds=rounds, encoding=encoding, task_config=dict(task_config or {}), strategy=kind.name,
             strategy_config=settings, min_updates=min_updates, cohort_fraction=cohort_fraction, deadline_s=deadline_s,
             seed=secrets.randbits(SEED_BITS) if seed is None else seed, best_metric=best_metric, patience=patience,
         ),
@@ -193,6 +194,7 @@ async def _result(store: MemoryStore, run_id: str, seconds: float) -> Simulation
         seconds=seconds,
         seed=run.config.seed,
         history=[_numbers(pooled[model_round]) for model_round in sorted(pooled)],
+        changes=await store.changes(run_id),
         journal=await store.journal(run_id),
     )
 
