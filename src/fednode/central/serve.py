@@ -39,7 +39,7 @@ from fednode.wire.codec import disk_errors
 __all__ = ["CentralSettings", "Serving", "serve"]
 
 DRAIN_S = 8                     # for requests that are under way; then they are cut
-FILES_OF_A_CONNECTION = 4       # its socket, what it sends or takes, and room for the store
+FILES_OF_A_CONNECTION = 3       # its socket, its update while that is aggregated, and room for the others
 BACKLOG = 2048
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 COLLECT_EVERY = 10_000, 20, 20   # new objects, collections of young ones, of older ones

@@ -26,12 +26,11 @@ class Recall(Generic[T]):
         if (known := self._known.get(key)) is not None:
             return known
         if (asking := self._asking.get(key)) is None:
-            asking = self._asking[key] = asyncio.ensure_future(self._ask(key, ask))
+            asking = self._asking[key] = asyncio.ensure_future(self._ask(key, ask, self._num_forgotten))
             asking.add_done_callback(lambda done: done.cancelled() or done.exception())     # heard, if nobody waits
         return await asyncio.shield(asking)
 
-    async def _ask(self, key: str, ask: Callable[[], Awaitable[T | None]]) -> T | None:
-        asked = self._num_forgotten
+    async def _ask(self, key: str, ask: Callable[[], Awaitable[T | None]], asked: int) -> T | None:
         try:
             found = await ask()
         finally:

@@ -50,7 +50,7 @@ from fednode.store.writer import Writer, as_store_error, closed
 T = TypeVar("T")
 P = ParamSpec("P")
 
-MAX_RECALLED = 4_096             # answers of a kind: as many as there may be connections
+MAX_RECALLED = 8_192             # answers of a kind: as many as there may be connections
 NUM_READERS = 4                 # threads that read; the writer does not block them
 
 

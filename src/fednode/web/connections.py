@@ -42,7 +42,7 @@ class Limits:
     idle_s: float = 75.0            # between two requests: longer than a client's pause between two polls
     linger_s: float = 3.0           # for what is left of a body that is not wanted, so that the answer is not lost
     min_bytes_per_s: int = 1 << 10
-    max_connections: int = 4_096
+    max_connections: int = 8_192
     max_of_address: int = 1_024     # loopback apart: there everybody has the same; so has who comes through a proxy
 
 
