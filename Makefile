@@ -31,7 +31,7 @@ check: $(STAMP)         ## lint, types and the house rules, in seconds
 test: $(STAMP)          ## lint, types and every test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 torture: $(STAMP)       ## the fault matrices in full, for hours; its report lies in build/torture.jsonl
 	@mkdir -p build && rm -f build/torture.jsonl

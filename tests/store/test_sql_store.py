@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -16,7 +18,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from endless_run import next_round, play_round
-from sqlalchemy import inspect
+from sqlalchemy import event, inspect
 from store_scenes import a_round, brought, config, gone, measured, model_0, params, running
 
 from fednode.clock import HandClock
@@ -386,13 +388,34 @@ async def test_an_update_is_in_its_place_before_a_row_names_it(sqlite: SqlStore,
     run = await running(sqlite)
     opened = await sqlite.open_round(a_round(run, 1, base=await model_0(sqlite, run)))
     name = f"updates/{run.id}/1-1/a.safetensors"
-    with nothing_commits(tmp_path):
-        sent = asyncio.ensure_future(sqlite.report(opened, brought("a", 1.0)))
-        await until(lambda: name in files_in(tmp_path))
-        assert await sqlite.outcomes(opened) == ()
-        assert not sent.done()
-    await sent
+    at_commit: list[bool] = []
+    event.listen(sqlite._engines.writing, "commit", lambda c: at_commit.append(name in files_in(tmp_path)))
+    await sqlite.report(opened, brought("a", 1.0))
+    assert at_commit == [True]
     assert len(await sqlite.outcomes(opened)) == 1
+
+
+async def test_an_update_whose_folder_cannot_be_made_to_last_is_not_acknowledged_and_may_come_again(
+    sqlite: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await running(sqlite)
+    opened = await sqlite.open_round(a_round(run, 1, base=await model_0(sqlite, run)))
+    really = os.fsync
+
+    def refused(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        really(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refused)
+        with pytest.raises(StoreError, match=r"updates.*Input/output error"):
+            await sqlite.report(opened, brought("a", 1.0))
+    assert await sqlite.outcomes(opened) == ()
+    await sqlite.report(opened, brought("a", 2.0))
+    (kept,) = await sqlite.outcomes(opened)
+    assert kept.update is not None
+    assert kept.update.params["w"].tolist() == [2.0]
 
 
 async def test_a_report_whose_sender_is_gone_is_still_whole(sql: SqlStore, tmp_path: Path) -> None:
@@ -401,7 +424,7 @@ async def test_a_report_whose_sender_is_gone_is_still_whole(sql: SqlStore, tmp_p
     name = f"updates/{run.id}/1-1/a.safetensors"
     with nothing_commits(tmp_path):
         sent = asyncio.ensure_future(sql.report(opened, brought("a", 1.0)))
-        await until(lambda: name in files_in(tmp_path))
+        await until(lambda: any(found == name or found.startswith("incoming/") for found in files_in(tmp_path)))
         sent.cancel()
         other = asyncio.ensure_future(sql.report(opened, brought("a", 2.0)))
         await asyncio.sleep(0.5)        # time enough for the other body to step in, where it may

@@ -109,7 +109,7 @@ def test_more_names_than_a_header_holds_are_refused_when_written():
 @settings(max_examples=80, deadline=None)
 def test_what_is_written_is_read_bit_by_bit(tmp_path_factory: pytest.TempPathFactory, params: Params):
     path = tmp_path_factory.mktemp("codec") / "params"
-    written = write_params(params, path, is_durable=False)
+    written = write_params(params, path, is_durable=False, is_named=True)
     content = path.read_bytes()
     assert content == encode(params)
     assert written.num_bytes == len(content)

@@ -51,34 +51,39 @@ class Leases:
         self._clock = clock
         self._lease_s = lease_s
         self._posts: dict[str, list[Post]] = {}                     # by client, in the order of posting
-        self._settled: defaultdict[RoundKey, set[str]] = defaultdict(set)
+        self._unsettled: dict[RoundKey, dict[str, None]] = {}       # of posted rounds, in the cohort's order
+        self._ahead: defaultdict[RoundKey, set[str]] = defaultdict(set)     # settled before their round was posted
         self._client_bells: defaultdict[str, Bell] = defaultdict(Bell)
         self._round_bells: defaultdict[RoundKey, Bell] = defaultdict(Bell)
 
     def post(self, run: Run, round_: Round, settled: Collection[str]) -> None:
         """Hang out the round's work for everybody who is not settled, and wake those who wait for work."""
-        self._settled[key_of(round_)].update(settled)
-        for client in self.unsettled(round_):
+        done = {*settled, *self._ahead.pop(key_of(round_), ())}
+        self._unsettled[key_of(round_)] = dict.fromkeys(name for name in round_.cohort if name not in done)
+        for client in self._unsettled[key_of(round_)]:
             self._posts.setdefault(client, []).append(Post(run=run, round=round_, client=client))
             self._client_bells[client].ring()
 
     def settle(self, round_: Round, client: str) -> None:
         """The store has this client's outcome."""
-        self._settled[key_of(round_)].add(client)
+        if (unsettled := self._unsettled.get(key_of(round_))) is None:
+            self._ahead[key_of(round_)].add(client)
+            return
+        unsettled.pop(client, None)
         self._drop(round_, client)
         self._round_bells[key_of(round_)].ring()
 
     def take_back(self, round_: Round) -> None:
         """The round is over, or halted: whoever still holds a piece of it hears so."""
-        for client in round_.cohort:
+        for client in self._unsettled.pop(key_of(round_), ()):
             self._drop(round_, client)
             self._client_bells[client].ring()
-        self._settled.pop(key_of(round_), None)
+        self._ahead.pop(key_of(round_), None)
         self._round_bells.pop(key_of(round_), None)
 
-    def unsettled(self, round_: Round) -> list[str]:
-        settled = self._settled.get(key_of(round_), ())
-        return [client for client in round_.cohort if client not in settled]
+    def unsettled(self, round_: Round) -> Collection[str]:
+        """In the cohort's order. Not to be kept: it shrinks."""
+        return self._unsettled.get(key_of(round_), {}).keys()
 
     def lease(self, client: str) -> Post | None:
         """The client's first post, leased to it from now on; None where there is none."""

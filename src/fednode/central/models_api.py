@@ -12,7 +12,7 @@ from starlette.responses import Response
 from fednode.central.asked import MOST, Count
 from fednode.central.auth import bearer_of
 from fednode.central.models import params_response
-from fednode.central.node import Node, Operator
+from fednode.central.node import Node, Operator, node_of
 from fednode.central.offers import notice_of
 from fednode.core.json import finite
 from fednode.store.model_cards import ModelCards
@@ -23,8 +23,9 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 router = APIRouter(prefix="/api/v1/models", tags=["models"])
 
 
-async def member_or_operator(request: Request, node: Node) -> None:
+async def member_or_operator(request: Request) -> None:
     """A client of this federation, or somebody who operates it. Raises NotAuthorised."""
+    node = node_of(request)
     if bearer_of(request).startswith("sec_"):
         await node.doors.client_of(request)
     else:

@@ -103,6 +103,7 @@ class CentralNode:
     def close_doors(self) -> None:
         """The process is about to end: nobody waits any longer."""
         self.closing.set()
+        self.leases.wake_all()
 
 
 def node_of(request: Request) -> CentralNode:
@@ -118,14 +119,14 @@ async def _node(request: Request) -> CentralNode:
 Node = Annotated[CentralNode, Depends(_node)]
 
 
-async def client_of(request: Request, node: Node) -> ClientRecord:
+async def client_of(request: Request) -> ClientRecord:
     """The client that calls, by its secret. Raises NotAuthorised."""
-    return await node.doors.client_of(request)
+    return await node_of(request).doors.client_of(request)
 
 
-async def operator_of(request: Request, node: Node) -> None:
+async def operator_of(request: Request) -> None:
     """Raises NotAuthorised unless the caller may operate this central node."""
-    node.doors.require_operator(request)
+    node_of(request).doors.require_operator(request)
 
 
 Client = Annotated[ClientRecord, Depends(client_of)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import errno
+import gc
 import os
 import resource
 import signal
@@ -41,6 +42,7 @@ DRAIN_S = 8                     # for requests that are under way; then they are
 FILES_OF_A_CONNECTION = 4       # its socket, what it sends or takes, and room for the store
 BACKLOG = 2048
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+COLLECT_EVERY = 10_000, 20, 20   # new objects, collections of young ones, of older ones
 MEBIBYTE = 1 << 20
 
 
@@ -122,6 +124,7 @@ async def _serve(
     node: CentralNode = app.state.node
     web = _Uvicorn(app, node)
     serving = _facts(settings, node, listening)
+    _tune_collector()
     with _stopped_by_signals(stop), _note(settings, serving):
         async with living(node):
             await _answer_until(stop, store, web, listening, lambda: on_ready(serving))
@@ -265,6 +268,12 @@ def tune_malloc() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 8 * MEBIBYTE)
         libc.mallopt(M_TRIM_THRESHOLD, 256 * MEBIBYTE)
+
+
+def _tune_collector() -> None:
+    """What is loaded by now stays: it need not be looked at again for each thousand of requests that are under way."""
+    gc.freeze()
+    gc.set_threshold(*COLLECT_EVERY)
 
 
 def _room(settings: CentralSettings) -> Limits:

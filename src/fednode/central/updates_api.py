@@ -27,7 +27,7 @@ from fednode.store import events, rules
 from fednode.store.received import received_update
 from fednode.store.records import Blob
 from fednode.store.reports import Placed
-from fednode.wire.codec import read_params
+from fednode.wire.codec import params_at
 from fednode.wire.messages import OFFSET_HEADER, Announcement, UploadTicket
 
 NO_PROGRESS_S = 60.0            # a body of which nothing comes for so long is given up; what came stays
@@ -140,7 +140,7 @@ async def _report(node: CentralNode, round_: Round, client: str, upload: Upload)
     blob = await _sound_blob(node, round_, client, upload)
     announced = upload.announced
     update = Update(
-        client=client, params=await asyncio.to_thread(read_params, blob.path), num_examples=announced.num_examples,
+        client=client, params=params_at(blob.path), num_examples=announced.num_examples,
         environment=announced.environment,
     )
     try:

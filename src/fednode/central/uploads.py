@@ -37,7 +37,7 @@ from fednode.store.records import Blob
 from fednode.store.sql import SqlStore
 from fednode.wire.body_check import BodyCheck
 from fednode.wire.codec import digest_of_file, disk_errors, read_header, read_params
-from fednode.wire.durable import fsync
+from fednode.wire.durable import HURRY_BYTES, fsync, hurry
 from fednode.wire.messages import OFFSET_HEADER, Announcement
 
 PIECE_BYTES = 1 << 20
@@ -58,6 +58,7 @@ class Upload:
     writer: int = 0                     # a new connection takes over from one that may be dead
     waiting: asyncio.Timeout | None = None      # of the writer, for its next bytes
     has_begun: bool = False
+    hurried: int = 0                    # bytes that the disk was told to begin with
     finishing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -121,6 +122,7 @@ class Uploads:
                 if upload.writer != me:
                     raise Conflict("another connection goes on with this body", fix="ask for the offset")
                 _take(upload, file, chunk)
+                _hurry(upload)
 
     async def require_arrived(self, upload: Upload) -> None:
         """Make a whole body durable. Raises BadParamsFile where it is not what was announced: the line's fault.
@@ -129,12 +131,11 @@ class Uploads:
         fsync them again would succeed.
         """
         try:
-            with disk_errors(upload.path):
-                await asyncio.to_thread(fsync, upload.path)
+            digest = await asyncio.to_thread(_make_last, upload)
         except StoreError:
             self.drop(upload)
             raise
-        if await asyncio.to_thread(_digest, upload) != upload.announced.digest:
+        if digest != upload.announced.digest:
             raise BadParamsFile(
                 f"the body of {upload.announced.num_bytes:,} bytes arrived damaged: its digest is another one",
                 fix="announce it again and send it again",
@@ -290,6 +291,13 @@ def _take(upload: Upload, file: BinaryIO, chunk: bytes) -> None:
         view = view[written:]
 
 
+def _hurry(upload: Upload) -> None:
+    """The disk writes while the rest still comes: at the end there is little to wait for."""
+    if upload.offset - upload.hurried >= HURRY_BYTES:
+        upload.hurried = upload.offset
+        asyncio.get_running_loop().run_in_executor(None, hurry, upload.path)
+
+
 def _check(upload: Upload, piece: bytes | memoryview) -> None:
     upload.offset += len(piece)
     if upload.check is None or upload.defect is not None:
@@ -300,8 +308,10 @@ def _check(upload: Upload, piece: bytes | memoryview) -> None:
         upload.defect = error
 
 
-def _digest(upload: Upload) -> str:
-    """As taken on the way in, where the check came through; else of the file."""
+def _make_last(upload: Upload) -> str:
+    """Wait until the body is on the disk. Its digest: as taken on the way in, where the check came through."""
+    with disk_errors(upload.path):
+        fsync(upload.path)
     if upload.check is not None and upload.defect is None:
         return upload.check.finish()
     return digest_of_file(upload.path)

@@ -18,14 +18,36 @@ class Bell:
 
     def __init__(self) -> None:
         self._next = asyncio.Event()
+        self._on_the_line: set[asyncio.Timeout] = set()
 
     def ring(self) -> None:
         self._next.set()
         self._next = asyncio.Event()
+        for wait in self._on_the_line:
+            if not wait.expired():          # it is on its way out already
+                wait.reschedule(0)
 
     def listen(self) -> asyncio.Event:
         """Set at the next ring."""
         return self._next
+
+    async def hold_the_line(self, request: Request, rung: asyncio.Event, wait_s: float) -> bool:
+        """Until it rings, or for `wait_s`; False as soon as the caller has hung up. For requests without a body.
+
+        In the request's own task: thousands wait so, and a task for each reason to stop would cost more than the wait.
+        """
+        if rung.is_set():
+            return True
+        try:
+            async with asyncio.timeout(wait_s) as wait:
+                self._on_the_line.add(wait)
+                try:
+                    await hung_up(request)
+                finally:
+                    self._on_the_line.discard(wait)
+        except TimeoutError:
+            return not await request.is_disconnected()
+        return False
 
 
 class UpTime:

@@ -12,7 +12,6 @@ from fastapi import APIRouter, Query, Request
 
 from fednode.central.leases import Post
 from fednode.central.node import CentralNode, Client, Node
-from fednode.central.waiting import first_of, hung_up
 from fednode.core.metrics import Metrics
 from fednode.core.records import Assignment, Failure, Outcome, Round
 from fednode.core.status import AssignmentStatus, RoundKind, RoundStatus, is_final
@@ -36,14 +35,14 @@ async def get_work(client: Client, node: Node, request: Request, wait: Wait = 0.
     until_s = node.clock.now_s() + min(wait, MAX_WAIT_S)
     if not holding:
         node.presence.wants_work(client.name)
+    bell = node.leases.client_bell(client.name)
     while True:
-        rung = node.leases.client_bell(client.name).listen()
+        rung = bell.listen()
         work = await _look(node, client.name, holding)
         left_s = until_s - node.clock.now_s()
         if work is not None or left_s <= 0 or node.closing.is_set():
             return work or Work()
-        await first_of(rung.wait(), node.closing.wait(), node.clock.sleep(left_s), hung_up(request))
-        if await request.is_disconnected():
+        if not await bell.hold_the_line(request, rung, left_s):
             return Work()       # nobody hears it: nothing may be leased any more
         await node.doors.client_of(request)         # it may have been revoked meanwhile
 
@@ -84,7 +83,7 @@ async def _body_of(node: CentralNode, post: Post) -> AssignmentBody:
         config=dict(round_.config), run_seed=run.config.seed, base_model=round_.base_model,
         cohort_size=len(round_.cohort),
         base_model_bytes=await node.store.model_bytes(round_.base_model) if round_.base_model else 0,
-        unfinished_runs=await node.queries.unfinished_runs() if round_.number == 1 else None,
+        unfinished_runs=await node.store.unfinished_runs() if round_.number == 1 else None,
     )
 
 

@@ -5,8 +5,8 @@
     params/updates/<run>/<round>-<attempt>/<client>.safetensors      until their round has ended
     params/incoming/<run>.<round>.<attempt>.<client>.<digest>        bodies that are still coming in
 
-A file is first written in `incoming`, fsynced, renamed to its place, and the folder fsynced; only then does a
-row name it. What no row names is nobody's, and goes at the next start. Names of tensors in a memory file are
+A file is first written in `incoming` and renamed to its place; only when it and its folder are fsynced does a row name
+it. What no row names is nobody's, and goes at the next start. Names of tensors in a memory file are
 `<name of the memory>/<name of the tensor>`. Which rows there are is `sql.py`'s business.
 """
 
@@ -44,6 +44,7 @@ class ParamsFiles:
         self.root = state_dir / "params"
         self.incoming = self.root / "incoming"
         self._naming = Lock()           # nobody drops a folder that another is about to fill
+        self._moved_into: set[Path] = set()     # by the one thread that moves: not fsynced yet
         with disk_errors(self.root):
             for name in ("models", "memory", "updates", "incoming"):
                 make_folder(self.root / name)
@@ -71,9 +72,14 @@ class ParamsFiles:
 
     def save_model(self, params: Params) -> Written:
         """The file of a model, durable and named by its hash."""
-        written, path = self._write_new(params)
+        path = self.new_path()
+        written = write_params(params, path, is_durable=False, is_named=True)
         reach("checkpoint.written")
-        self.place(path, model_name(written.sha256))
+        name = model_name(written.sha256)
+        if (self.root / name).exists():         # it has settled, and rows may name it
+            path.unlink()
+        else:
+            self.place(path, name)
         reach("checkpoint.renamed")
         return written
 
@@ -82,24 +88,56 @@ class ParamsFiles:
         if not memory:
             return ""
         name = memory_name(run_id, number)
-        self.make_folder(name)
-        _, path = self._write_new(_joined(memory))
+        path = self.new_path()
+        write_params(_joined(memory), path, is_durable=False)
         self.place(path, name)
         reach("memory.renamed")
         return name
 
     def save_update(self, params: Params) -> tuple[Written, Path]:
         """An update that did not come over the wire: durable in `incoming`, like a received one."""
-        return self._write_new(params)
+        path = self.new_path()
+        written = write_params(params, path, is_durable=False)      # renamed again: only that folder is fsynced
+        with disk_errors(path):
+            fsync(path)
+        return written, path
 
     def place(self, path: Path, name: str) -> None:
-        """Rename a file that is fsynced to its place, for good."""
+        """Move a whole file to its place, where no row names one, for good.
+
+        Where the disk refuses it, it is gone: to fsync it once more would succeed, though its bytes are lost.
+        """
         target = self.root / name
         with disk_errors(target):
-            with self._naming:
-                make_folder(target.parent)      # a start may have swept it away, while it was empty
-                path.replace(target)
-            fsync(target.parent)
+            self._rename(path, target)
+            try:
+                fsync(target)                   # the disk keeps its bytes and its name at once
+                fsync(target.parent)
+            except OSError:
+                target.unlink(missing_ok=True)
+                raise
+
+    def move(self, path: Path, name: str) -> None:
+        """As `place`, of a file that is fsynced; only `settle` makes it last, for all that went to one folder at once.
+
+        From one thread.
+        """
+        target = self.root / name
+        with disk_errors(target):
+            self._rename(path, target)
+        self._moved_into.add(target.parent)
+
+    def settle(self) -> None:
+        """Wait until what was moved is on the disk."""
+        folders, self._moved_into = self._moved_into, set()
+        for folder in folders:
+            with disk_errors(folder), suppress(FileNotFoundError):      # its round has ended, and took it along
+                fsync(folder)
+
+    def _rename(self, path: Path, target: Path) -> None:
+        with self._naming:
+            make_folder(target.parent)      # a start may have swept it away, while it was empty
+            path.replace(target)
 
     def make_folder(self, name: str) -> None:
         """The folder of the file `name`, and those above it, for good."""
@@ -144,13 +182,6 @@ class ParamsFiles:
 
     def _found(self) -> list[str]:
         return [path.relative_to(self.root).as_posix() for path in sorted(self.root.rglob("*")) if not path.is_dir()]
-
-    def _write_new(self, params: Params) -> tuple[Written, Path]:
-        path = self.new_path()
-        written = write_params(params, path, is_durable=False)      # renamed again: only that folder is fsynced
-        with disk_errors(path):
-            fsync(path)
-        return written, path
 
 
 def model_name(sha256: str) -> str:

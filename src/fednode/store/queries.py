@@ -16,7 +16,6 @@ from sqlalchemy import Column, Connection, Select, and_, func, select
 from fednode.core.journal import JournalRow
 from fednode.core.json import Json
 from fednode.core.records import Run
-from fednode.core.status import RunStatus, is_final
 from fednode.errors import NotFound
 from fednode.ports import Clock
 from fednode.store import rows, rules
@@ -95,12 +94,6 @@ class Queries:
     async def resolve_run(self, ref: str) -> Run:
         """`12`, `#12`, an id or a unique prefix of one. Raises NotFound."""
         return await self._store.read(lambda c: _resolve_run(c, ref))
-
-    async def unfinished_runs(self) -> list[str]:
-        """Ids of the runs that have not ended."""
-        open_ = [status.value for status in RunStatus if not is_final(status)]
-        wanted = select(run.c.id).where(run.c.status.in_(open_))
-        return await self._store.read(lambda c: list(c.execute(wanted).scalars()))
 
     async def metric_points(
         self, run_id: str, *, name: str | None = None, client: str | None = None, phase: str | None = None,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
 from fednode.core.metrics import Metric, Metrics, Pooled
 from fednode.core.pooling import pool
@@ -39,18 +41,26 @@ def is_news(c: Connection, round_: Round, outcome: Outcome, digest: str) -> bool
     return rules.require_news(now.round, now.assignment, is_same=_is_same(now, outcome, digest))
 
 
-def save_report(c: Connection, round_: Round, outcome: Outcome, placed: Placed | None, wall_s: float) -> None:
-    """Take an outcome whose file is in its place. Raises as `is_news` does."""
+def save_report(
+    c: Connection, round_: Round, outcome: Outcome, placed: Placed | None, wall_s: float,
+    put_in_place: Callable[[], None] = lambda: None,
+) -> bool:
+    """Take an outcome, its file first; False where that was done before. Raises as `is_news` does."""
     if not is_news(c, round_, outcome, placed.digest if placed else ""):
-        return
+        return False
     if placed is not None and outcome.update is not None:
-        c.execute(insert(schema.update).values(_update_values(round_, outcome.update, placed, wall_s)))
+        put_in_place()
+        c.execute(_INSERT_UPDATE, _update_values(round_, outcome.update, placed, wall_s))
         reach("update.inserted", round_.number)
     if outcome.evaluation is not None:
         save_evaluation(c, round_, outcome.client, outcome.evaluation)
     rows.set_assignment(c, round_, outcome.client, rules.status_after(outcome), outcome.failure)
     num_bytes = placed.num_bytes if placed is not None else 0
     rows.write_event(c, events.outcome_received(round_, outcome, num_bytes), wall_s)
+    return True
+
+
+_INSERT_UPDATE = insert(schema.update)
 
 
 def report_evaluation(c: Connection, round_: Round, client: str, metrics: Metrics) -> None:
@@ -62,15 +72,20 @@ def report_evaluation(c: Connection, round_: Round, client: str, metrics: Metric
 
 def save_evaluation(c: Connection, round_: Round, client: str, metrics: Metrics) -> None:
     """The first one counts; its numbers are written out for people."""
-    table = schema.evaluation
     key = {"run_id": round_.run_id, "model_round": round_.model_round, "client": client}
-    is_known = c.execute(select(table.c.client).filter_by(**key)).first() is not None
-    if is_known:
+    if c.execute(_IS_MEASURED, key).first() is not None:
         return
-    c.execute(insert(table).values(**key, metrics=rows.to_text(metrics.to_json())))
-    specs = rows.get_run(c, round_.run_id).metrics
+    c.execute(_INSERT_EVALUATION, {**key, "metrics": rows.to_text(metrics.to_json())})
+    specs = rows.declared_metrics(c, round_.run_id)
     _save_metrics(c, round_, client, specs, pool(specs, {client: metrics}))
     reach("evaluation.written", round_.number)
+
+
+_EVALUATION_KEY = ("run_id", "model_round", "client")
+_IS_MEASURED = select(schema.evaluation.c.client).where(
+    *(schema.evaluation.c[name] == bindparam(name) for name in _EVALUATION_KEY)
+)
+_INSERT_EVALUATION = insert(schema.evaluation)
 
 
 def save_pooled(c: Connection, round_: Round, specs: Sequence[Metric], pooled: Sequence[Pooled]) -> None:
@@ -90,16 +105,25 @@ def save_progress(c: Connection, round_: Round, client: str, epoch: int, values:
     ])
 
 
-def mark_leased(c: Connection, assignment: Assignment, wall_s: float) -> None:
-    """One more delivery. Where it was reported or taken back in the meantime, nothing."""
-    table = schema.assignment
-    key = {"run_id": assignment.run_id, "number": assignment.number, "attempt": assignment.attempt}
-    may_lease = table.c.status.in_([AssignmentStatus.WAITING.value, AssignmentStatus.LEASED.value])
-    leased = update(table).filter_by(**key, client=assignment.client).where(may_lease)
-    first_s = func.coalesce(table.c.leased_s, wall_s)
-    c.execute(leased.values(
-        status=AssignmentStatus.LEASED.value, deliveries=table.c.deliveries + 1, leased_s=first_s
-    ))
+def mark_leased(c: Connection, waiting: SimpleQueue[tuple[Assignment, float]]) -> None:
+    """All that wait by now: of each one more delivery, at that wall time; none of what is reported or taken back."""
+    given = []
+    with suppress(Empty):
+        while True:
+            assignment, wall_s = waiting.get_nowait()
+            given.append({**rows.given_key(assignment, assignment.client), "at_s": wall_s})
+    if given:
+        c.execute(_MARK_LEASED, given)
+
+
+_ASSIGNED = schema.assignment.c
+_MARK_LEASED = update(schema.assignment).where(
+    rows.of_client(schema.assignment),
+    or_(_ASSIGNED.status == AssignmentStatus.WAITING.value, _ASSIGNED.status == AssignmentStatus.LEASED.value),
+).values(
+    status=AssignmentStatus.LEASED.value, deliveries=_ASSIGNED.deliveries + 1,
+    leased_s=func.coalesce(_ASSIGNED.leased_s, bindparam("at_s")),
+)
 
 
 def _is_same(old: Standing, new: Outcome, digest: str) -> bool:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, TypeAlias, cast
 
 from sqlalchemy import Connection, Row, Select, Table, and_, bindparam, func, insert, select, update
@@ -17,7 +18,7 @@ from fednode.core.json import Json, JsonObject, canonical_json
 from fednode.core.metrics import Metric, Metrics
 from fednode.core.params import Params
 from fednode.core.records import Assignment, Failure, Outcome, Round, Run, RunConfig, Update, by_client_name
-from fednode.core.status import AssignmentStatus, FailureCode, RoundKind, RoundStatus, RunStatus
+from fednode.core.status import AssignmentStatus, FailureCode, RoundKind, RoundStatus, RunStatus, is_final
 from fednode.store import rules, schema
 from fednode.store.events import Story
 
@@ -54,8 +55,7 @@ def run_values(run: Run) -> dict[str, object]:
 def run_from(row: AnyRow) -> Run:
     return Run(
         id=row.id, number=row.number, config=RunConfig.from_json(json.loads(row.config)),
-        metrics=tuple(Metric.from_json(metric) for metric in json.loads(row.metrics)),
-        status=RunStatus(row.status), reason=row.reason,
+        metrics=_metrics_in(row.metrics), status=RunStatus(row.status), reason=row.reason,
     )
 
 
@@ -71,6 +71,25 @@ def all_runs(c: Connection) -> list[Run]:
     return [run_from(row) for row in c.execute(select(schema.run).order_by(schema.run.c.number))]
 
 
+def unfinished_runs(c: Connection) -> list[str]:
+    """Ids of the runs that have not ended."""
+    open_ = [status.value for status in RunStatus if not is_final(status)]
+    return list(c.execute(select(schema.run.c.id).where(schema.run.c.status.in_(open_))).scalars())
+
+
+_DECLARED = select(schema.run.c.metrics).where(schema.run.c.id == bindparam("run_id"))
+
+
+def declared_metrics(c: Connection, run_id: str) -> tuple[Metric, ...]:
+    """What the run's task declares. Every evaluation asks."""
+    return _metrics_in(c.execute(_DECLARED, {"run_id": run_id}).scalar_one())
+
+
+@lru_cache(maxsize=64)
+def _metrics_in(text: str) -> tuple[Metric, ...]:
+    return tuple(Metric.from_json(metric) for metric in json.loads(text))
+
+
 # --- rounds -------------------------------------------------------------------------------------------
 
 
@@ -81,8 +100,18 @@ def key_of(table: Table, round_: Round) -> Any:
     )
 
 
-def key_values(round_: Round, client: str) -> dict[str, object]:
+def key_values(round_: Round | Assignment, client: str) -> dict[str, object]:
     return {"run_id": round_.run_id, "number": round_.number, "attempt": round_.attempt, "client": client}
+
+
+def of_client(table: Table) -> Any:
+    """The condition that a row is a client's part in a round, which comes with the statement: `given_key`."""
+    return and_(*(table.c[name] == bindparam(f"of_{name}") for name in ("run_id", "number", "attempt", "client")))
+
+
+def given_key(round_: Round | Assignment, client: str) -> dict[str, object]:
+    """An update's own names mean the new values: these are others."""
+    return {f"of_{name}": value for name, value in key_values(round_, client).items()}
 
 
 def round_values(round_: Round, wall_s: float) -> dict[str, object]:
@@ -178,30 +207,31 @@ class Standing:
 
 def standing(c: Connection, round_: Round, client: str) -> Standing:
     """Raises NotFound."""
-    row = c.execute(_STANDING, key_values(round_, client)).first()
+    row = c.execute(_STANDING, given_key(round_, client)).first()
     if row is None:
         raise rules.no_assignment(refreshed(c, round_), client)
     assignment = Assignment(
-        run_id=row.run_id, number=row.number, attempt=row.attempt, client=client, kind=RoundKind(row.kind),
+        run_id=round_.run_id, number=round_.number, attempt=round_.attempt, client=client, kind=round_.kind,
         status=AssignmentStatus(row.assignment_status), deliveries=row.deliveries,
     )
-    return Standing(round=round_from(row), assignment=assignment, digest=row.digest, num_examples=row.num_examples)
+    now = replace(round_, status=RoundStatus(row.status), reason=row.reason)
+    return Standing(round=now, assignment=assignment, digest=row.digest, num_examples=row.num_examples)
 
 
 def _standing() -> Select[Any]:
-    given: dict[str, Any] = {name: bindparam(name) for name in ("run_id", "number", "attempt", "client")}
+    """Without the cohort, which is as long as there are clients: whoever reports knows the rest of its round."""
     here, assigned, brought = schema.round_, schema.assignment, schema.update
     in_round = and_(*(assigned.c[name] == here.c[name] for name in ("run_id", "number", "attempt")))
-    by_client = and_(*(brought.c[name] == assigned.c[name] for name in given))
+    by_client = and_(*(brought.c[name] == assigned.c[name] for name in ("run_id", "number", "attempt", "client")))
     wanted = select(
-        here, assigned.c.status.label("assignment_status"), assigned.c.deliveries,
+        here.c.status, here.c.reason, assigned.c.status.label("assignment_status"), assigned.c.deliveries,
         brought.c.digest, brought.c.num_examples,
     )
     joined = wanted.select_from(here.join(assigned, in_round).outerjoin(brought, by_client))
-    return joined.where(and_(*(assigned.c[name] == value for name, value in given.items())))
+    return joined.where(of_client(assigned))
 
 
-_STANDING = _standing()         # built once: every report asks it twice
+_STANDING = _standing()         # built once, as whatever every report asks
 
 
 def turn(c: Connection, round_: Round, old: Iterable[AssignmentStatus], new: AssignmentStatus) -> None:
@@ -214,9 +244,11 @@ def turn(c: Connection, round_: Round, old: Iterable[AssignmentStatus], new: Ass
 def set_assignment(
     c: Connection, round_: Round, client: str, status: AssignmentStatus, failure: Failure | None = None
 ) -> None:
-    table = schema.assignment
     values = {"status": status.value, "failure": to_text(failure_json(failure)) if failure else None}
-    c.execute(update(table).where(key_of(table, round_), table.c.client == client).values(values))
+    c.execute(_SET_ASSIGNMENT, {**given_key(round_, client), **values})
+
+
+_SET_ASSIGNMENT = update(schema.assignment).where(of_client(schema.assignment))
 
 
 def failure_json(failure: Failure) -> JsonObject:
@@ -284,9 +316,10 @@ def journal_from(row: AnyRow) -> JournalRow:
 
 def write_event(c: Connection, story: Story, wall_s: float) -> None:
     values = {"wall_s": wall_s, "run_id": story.run_id, "what": story.what, "fields": to_text(story.fields)}
-    c.execute(insert(schema.event).values(values))
+    c.execute(_WRITE_EVENT, values)
 
 
+_WRITE_EVENT = insert(schema.event)
 _LAST_EVENT = select(func.max(schema.event.c.seq))      # made once: asked in every transaction
 
 

@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
-from weakref import WeakValueDictionary
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -27,7 +27,7 @@ from fednode.core.metrics import Metric, Metrics
 from fednode.core.params import Params
 from fednode.core.records import Assignment, Offer, Outcome, Position, Round, Run, RunConfig, State
 from fednode.core.status import RunStatus
-from fednode.errors import Conflict, RoundClosed, StoreLocked
+from fednode.errors import RoundClosed, StoreLocked
 from fednode.failpoints import reach
 from fednode.ports import Clock
 from fednode.store import clients, decisions, deletion, events, reports, retention, rows, rules, schema
@@ -63,13 +63,14 @@ class SqlStore:
         self._bell = Bell(opened.last_event_seq)
         self._writer = Writer(
             opened.engines.writing, guard=partial(require_leader, epoch=opened.epoch), mark=rows.last_event_seq,
-            after_commit=self._bell.ring,
+            after_commit=self._bell.ring, before_commit=opened.files.settle,
         )
         self.num_unwritten = self._writer.num_waiting           # what waits for the disk
-        self._turns: WeakValueDictionary[tuple[str, int, int, str], asyncio.Lock] = WeakValueDictionary()
+        self._leased: SimpleQueue[tuple[Assignment, float]] = SimpleQueue()     # and not written yet
         self._under_way: set[asyncio.Task[Any]] = set()
         self._by_secret: Recall[ClientRecord] = Recall(MAX_RECALLED)
         self._sizes: Recall[int] = Recall(MAX_RECALLED)         # of models that have their file
+        self._unfinished: Recall[list[str]] = Recall(1)
         self._models_turn = asyncio.Lock()
         self._is_closed = False
 
@@ -110,7 +111,8 @@ class SqlStore:
     async def create_run(self, config: RunConfig, metrics: tuple[Metric, ...]) -> Run:
         """A queued run. Raises NotFound where there is no model `config.start_model`."""
         run_id, model_id = self._new_id("run"), self._new_id("mdl")
-        return await self._write(decisions.create_run, run_id, config, metrics, model_id, self._clock.wall_s())
+        work = self._write(decisions.create_run, run_id, config, metrics, model_id, self._clock.wall_s())
+        return await self._to_its_end(work, then=self._unfinished.forget)
 
     async def run(self, run_id: str) -> Run:
         return await self.read(lambda c: rows.get_run(c, run_id))
@@ -119,17 +121,21 @@ class SqlStore:
         """All, by number."""
         return await self.read(rows.all_runs)
 
+    async def unfinished_runs(self) -> list[str]:
+        """Ids of the runs that have not ended. Every client of a first round asks."""
+        return await self._unfinished.of("", lambda: self.read(rows.unfinished_runs)) or []
+
     async def move_run(self, run_id: str, status: RunStatus, reason: str = "", *, withdraw: bool = False) -> Run:
         """Start, pause, resume or cancel. `withdraw`: take back what is unreported. Raises IllegalMove."""
         wall_s = self._clock.wall_s()
-        run, unneeded = await self._write(
-            decisions.move_run, run_id, status, reason, withdraw=withdraw, wall_s=wall_s
-        )
+        work = self._write(decisions.move_run, run_id, status, reason, withdraw=withdraw, wall_s=wall_s)
+        run, unneeded = await self._to_its_end(work, then=self._unfinished.forget)
         await self._tidy(unneeded)
         return run
 
     async def end_run(self, run_id: str, status: RunStatus, reason: str = "") -> None:
-        _, unneeded = await self._write(decisions.end_run, run_id, status, reason, self._clock.wall_s())
+        work = self._write(decisions.end_run, run_id, status, reason, self._clock.wall_s())
+        _, unneeded = await self._to_its_end(work, then=self._unfinished.forget)
         reach("run.ended")
         await self._tidy(unneeded)
 
@@ -177,7 +183,7 @@ class SqlStore:
 
         The same again is fine. Raises AlreadyReported, Withdrawn, RoundClosed.
         """
-        await self._to_its_end(self._report_in_turn(round_, outcome, blob))
+        await self._to_its_end(self._report(round_, outcome, blob))
 
     async def report_evaluation(self, round_: Round, client: str, metrics: Metrics) -> None:
         """What a client measured before it trains; the first one counts. In a round of kind `evaluate`: its report."""
@@ -200,9 +206,10 @@ class SqlStore:
         return await self.read(lambda c: rows.assignments_of(c, rows.refreshed(c, round_)))
 
     async def mark_leased(self, assignment: Assignment) -> None:
-        """One more delivery. Queued: a lease that is lost is delivered again."""
-        wall_s = self._clock.wall_s()
-        self._writer.queue(lambda c: reports.mark_leased(c, assignment, wall_s))
+        """One more delivery. Queued: a lease that is lost is delivered again. All that wait are one statement."""
+        self._leased.put((assignment, self._clock.wall_s()))
+        if self._leased.qsize() == 1:
+            self._writer.queue(lambda c: reports.mark_leased(c, self._leased))
 
     async def budget_left_s(self, round_: Round) -> float:
         """Seconds of up-time that the round still had when they were saved last."""
@@ -278,17 +285,6 @@ class SqlStore:
 
     # --- inside ------------------------------------------------------------------------------------------------
 
-    async def _report_in_turn(self, round_: Round, outcome: Outcome, blob: Blob | None) -> None:
-        """One report of an assignment at a time: two bodies must never meet in one file."""
-        key = (round_.run_id, round_.number, round_.attempt, outcome.client)
-        async with self._turns.setdefault(key, asyncio.Lock()):
-            try:
-                await self._report(round_, outcome, blob)
-            except RoundClosed:
-                now = await self.round(round_.run_id, round_.number, round_.attempt)
-                await self._write(rows.write_event, events.late(now, outcome.client), self._clock.wall_s())
-                raise
-
     async def _commit_in_turn(self, round_: Round, outcomes: Sequence[Outcome], state: State | None) -> None:
         """One at a time: a model that this one frees may be, by its bytes, what another run is about to name."""
         load, wall_s = self._loader(outcomes), self._clock.wall_s()
@@ -311,29 +307,31 @@ class SqlStore:
         await self._tidy(names)
 
     async def _report(self, round_: Round, outcome: Outcome, blob: Blob | None) -> None:
-        if outcome.update is None:
-            await self._write(reports.save_report, round_, outcome, None, self._clock.wall_s())
-            return
-        if blob is None:
+        if outcome.update is not None and blob is None:
             blob = await self._in_thread(self._save_update, outcome.update.params)
+        is_taken = False
         try:
-            digest = blob.digest
-            if await self.read(lambda c: reports.is_news(c, round_, outcome, digest)):
-                await self._place(round_, outcome, blob)
+            is_taken = await self._write(self._take, round_, outcome, blob, self._clock.wall_s())
+        except RoundClosed:
+            now = await self.round(round_.run_id, round_.number, round_.attempt)
+            await self._write(rows.write_event, events.late(now, outcome.client), self._clock.wall_s())
+            raise
         finally:
-            await self._tidy([blob.path.relative_to(self._files.root).as_posix()])
+            if blob is not None and not is_taken:
+                await self._tidy([blob.path.relative_to(self._files.root).as_posix()])
 
-    async def _place(self, round_: Round, outcome: Outcome, blob: Blob) -> None:
-        """The file, then its row."""
+    def _take(self, c: Connection, round_: Round, outcome: Outcome, blob: Blob | None, wall_s: float) -> bool:
+        """The file, then its row: in the writer's turn, so that two bodies never meet in one file."""
+        if blob is None:
+            return reports.save_report(c, round_, outcome, None, wall_s)
         name = update_name(round_, outcome.client)
         placed = Placed(path=name, digest=blob.digest, num_bytes=blob.num_bytes, sent_s=blob.sent_s)
-        await self._in_thread(self._files.place, blob.path, placed.path)
-        reach("update.renamed", round_.number)
-        try:
-            await self._write(reports.save_report, round_, outcome, placed, self._clock.wall_s())
-        except Conflict:                # refused, so no row names the file
-            await self._tidy([placed.path])
-            raise
+
+        def put_in_place() -> None:
+            self._files.move(blob.path, name)
+            reach("update.renamed", round_.number)
+
+        return reports.save_report(c, round_, outcome, placed, wall_s, put_in_place)
 
     async def _tidy(self, names: Sequence[str]) -> None:
         """Delete files that no row names. One that cannot be deleted now is swept at the next start."""

@@ -2,7 +2,7 @@
 
 Each closure runs in its own savepoint, so one that fails takes only itself back. The group commits once (one
 fsync), and only then does any of its futures resolve: what was acknowledged is on disk. A full disk or a
-broken file fails the whole group and nothing else: the thread lives on. No SQL of the store's own lives here.
+broken file fails the whole group and nothing else: the thread lives on. Of SQL only savepoints live here.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ T = TypeVar("T")
 Work = Callable[[Connection], T]
 
 MAX_GROUP = 256                 # closures in one transaction: bounds how long the first one waits for its commit
+# One name for all, so that a database that keeps what it has parsed knows these: SQLAlchemy gives each a new one.
+SAVE, RELEASE, TAKE_BACK = "SAVEPOINT work", "RELEASE SAVEPOINT work", "ROLLBACK TO SAVEPOINT work"
 
 
 @dataclass(kw_only=True)
@@ -39,12 +41,15 @@ class Writer:
     """Group commit. `guard` runs first in every transaction and stops it by raising.
 
     `mark` runs last in it; what it finds is told to `after_commit`, in the event loop, before the futures resolve.
+    What must be on the disk before the rows are, `before_commit` sees to, once for all of the group.
     """
 
     def __init__(
-        self, engine: Engine, *, guard: Work[None], mark: Work[int], after_commit: Callable[[int], None]
+        self, engine: Engine, *, guard: Work[None], mark: Work[int], after_commit: Callable[[int], None],
+        before_commit: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine, self._guard, self._mark, self._after_commit = engine, guard, mark, after_commit
+        self._before_commit = before_commit
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self.taken: asyncio.Future[StoreLocked] = self._loop.create_future()    # done once another process leads
@@ -108,8 +113,9 @@ class Writer:
                 for entry in group:
                     _run_alone(connection, entry)
                 mark = self._mark(connection)
+                self._before_commit()
         except Exception as error:      # whatever befell this group, the next one must still be written
-            failure = error if isinstance(error, StoreLocked | StoreAway) else as_store_error(error)
+            failure = error if isinstance(error, StoreError) else as_store_error(error)
             for entry in group:
                 entry.error = failure
             return 0
@@ -136,9 +142,9 @@ class Writer:
 
 def _run_alone(connection: Connection, entry: _Entry) -> None:
     """Run one closure in a savepoint. Raises only where the whole transaction is lost."""
+    connection.exec_driver_sql(SAVE)
     try:
-        with connection.begin_nested():
-            entry.result = entry.work(connection)
+        entry.result = entry.work(connection)
     except (IntegrityError, DataError, ProgrammingError, InterfaceError) as error:     # this statement's own fault
         if is_away(error):
             raise
@@ -147,6 +153,9 @@ def _run_alone(connection: Connection, entry: _Entry) -> None:
         raise                           # disk full, a broken file: SQLite may have rolled everything back
     except Exception as error:          # the closure's own refusal
         entry.error = error
+    if entry.error is not None:
+        connection.exec_driver_sql(TAKE_BACK)
+    connection.exec_driver_sql(RELEASE)
 
 
 def closed() -> StoreError:

@@ -16,6 +16,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ import xxhash
 
 from fednode.core.params import Array, Manifest, Params, TensorSpec
 from fednode.errors import BadParamsFile, ParamsError, StoreError, StoreFull
-from fednode.wire.durable import fsync
+from fednode.wire.durable import HURRY_BYTES, fsync, hurry
 
 MAX_HEADER_BYTES = 16 << 20
 MAX_TENSORS = 1 << 16               # a header of so many is read in half a second, with 60 MiB of memory
@@ -53,7 +54,7 @@ _SAVE_AGAIN = "copy the file again, or save the params again as safetensors"
 class Written:
     """A params file that is in its place."""
 
-    sha256: str
+    sha256: str                     # "" where none was asked for
     digest: str                     # xxh3-128, hex
     num_bytes: int                  # of the whole file
 
@@ -103,19 +104,31 @@ def encode(params: Params) -> bytes:
     return b"".join(bytes(piece) for piece in _pieces(params))
 
 
-def write_params(params: Params, path: Path, *, is_durable: bool) -> Written:
+def write_params(params: Params, path: Path, *, is_durable: bool, is_named: bool = False) -> Written:
     """Write the canonical file beside `path` and rename it into place; `is_durable`: it survives a loss of power.
 
-    Holds one piece of 1 MiB in memory. Raises StoreFull or StoreError; what was at `path` before then stays.
+    `is_named`: by its sha256, which takes longer than the writing and so is made beside it. Holds two pieces of 1 MiB
+    in memory. Raises StoreFull or StoreError; what was at `path` before then stays.
     """
-    sha256, digest, num_bytes = hashlib.sha256(), xxhash.xxh3_128(), 0
-    with replacing(path, is_durable=is_durable) as file:
-        for piece in _pieces(params):
-            file.write(piece)
-            sha256.update(piece)
-            digest.update(piece)
-            num_bytes += len(piece)
-    return Written(sha256=sha256.hexdigest(), digest=digest.hexdigest(), num_bytes=num_bytes)
+    digest, num_bytes, num_hurried = xxhash.xxh3_128(), 0, 0
+    with ThreadPoolExecutor(1) as beside:
+        name = beside.submit(_sha256_of, params) if is_named else None
+        with replacing(path, is_durable=is_durable) as file:
+            for piece in _pieces(params):
+                file.write(piece)
+                digest.update(piece)
+                num_bytes += len(piece)
+                if is_named and num_bytes - num_hurried >= HURRY_BYTES:     # it is to last, and soon to be fsynced
+                    num_hurried = num_bytes
+                    hurry(Path(file.name))
+        return Written(sha256=name.result() if name else "", digest=digest.hexdigest(), num_bytes=num_bytes)
+
+
+def _sha256_of(params: Params) -> str:
+    sha256 = hashlib.sha256()
+    for piece in _pieces(params):
+        sha256.update(piece)
+    return sha256.hexdigest()
 
 
 @contextmanager
@@ -183,6 +196,27 @@ def read_params(path: Path) -> Params:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     tensors = zip(header.starts, header.manifest.tensors, strict=True)
     return Params({tensor.name: _view(mapped, start, tensor) for start, tensor in tensors})
+
+
+class _Unread(Params):
+    """The params of a file that nobody has looked at yet."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __getattr__(self, name: str) -> Any:
+        """Of attributes that are missing: the arrays, before the first look at them."""
+        if name != "_arrays":
+            raise AttributeError(name)
+        self._arrays = read_params(self._path)._arrays
+        return self._arrays
+
+
+def params_at(path: Path) -> Params:
+    """As `read_params`, but the file is opened, and its defects are told, at the first look."""
+    return _Unread(path)
 
 
 def read_header(path: Path) -> Header:

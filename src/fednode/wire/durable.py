@@ -6,11 +6,15 @@ whole file takes another's place is `codec.replacing`.
 
 from __future__ import annotations
 
+import ctypes
 import os
 from contextlib import suppress
 from pathlib import Path
 
 FOLDER_MODE = 0o777
+HURRY_BYTES = 16 << 20                  # so much is worth a call of its own
+_SYNC_FILE_RANGE_WRITE = 2              # linux/fs.h
+_LIBC = ctypes.CDLL(None)
 
 
 def fsync(path: Path) -> None:
@@ -24,6 +28,20 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def hurry(path: Path) -> None:
+    """Have the system begin to write what it holds of this file, so that the fsync at its end has less to wait for.
+
+    Promises nothing, and hides no error: what could not be written the fsync tells. Elsewhere than on Linux: nothing.
+    """
+    with suppress(OSError, AttributeError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            start, to_its_end = ctypes.c_int64(0), ctypes.c_int64(0)
+            _LIBC.sync_file_range(descriptor, start, to_its_end, _SYNC_FILE_RANGE_WRITE)
+        finally:
+            os.close(descriptor)
 
 
 def make_folder(folder: Path, mode: int = FOLDER_MODE) -> None:
