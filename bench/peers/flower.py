@@ -10,10 +10,8 @@ round lasts from one aggregated model to the next. What is acknowledged there is
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -21,18 +19,15 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
-from fednode.bench.federation import num_params_of, spread
-from fednode.bench.limit import Limit
+from common import LOOK_S, WARM_UP_ROUNDS, Sampler, end, figures, install, measure
+
 from fednode.bench.machine import measurement
-from fednode.bench.processes import MEGABYTE, cpu_s, family, memory_mb
-from fednode.clock import SystemClock
+from fednode.bench.processes import family
 
 VERSION = "1.42.0"
-WARM_UP_ROUNDS, TRIES_OF_LIMIT, NUM_TENSORS = 2, 2, 8
-LOOK_S, CALM_S, STOP_S = 0.05, 3.0, 15.0
+CALM_S = 3.0
 
 PROJECT = """
 [project]
@@ -116,31 +111,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--venv", type=Path, default=Path("build/peers/flower"))
     asked = parser.parse_args()
-    install(asked.venv)
-    figures = measure(asked.clients, asked.mb, asked.rounds, (asked.venv / "bin").absolute())
-    sys.stdout.write(json.dumps(measurement("round", {"peer": f"Flower {VERSION}", **figures})) + "\n")
+    bin_dir = install(asked.venv, f"flwr=={VERSION}", "numpy")
 
+    def played(num_params: int) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory(prefix="fednode-bench-") as folder:
+            return play(asked.clients, num_params, asked.rounds, bin_dir, Path(folder))
 
-def install(venv: Path) -> None:
-    if not (venv / "bin" / "flower-superlink").exists():
-        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-        pip = [venv / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, f"flwr=={VERSION}", "numpy"], check=True, stdout=sys.stderr)
-
-
-def measure(num_clients: int, mb: float, num_rounds: int, bin_dir: Path) -> dict[str, Any]:
-    num_params = num_params_of(mb)
-    limit = Limit(num_clients=num_clients, num_bytes=4 * num_params, clock=SystemClock())
-    limit.measure(TRIES_OF_LIMIT)
-    with tempfile.TemporaryDirectory(prefix="fednode-bench-") as folder:
-        played = play(num_clients, num_params, num_rounds, bin_dir, Path(folder))
-    limit.measure(TRIES_OF_LIMIT)
-    return {
-        "clients": num_clients, "mb": mb, "rounds": num_rounds, **played, "model_mb": 4 * num_params / MEGABYTE,
-        "limit_seconds": round(limit.seconds, 4),
-        "limit_parts": {name: round(value, 4) for name, value in limit.parts.items()},
-        "ratio_to_limit": round(played["seconds_per_round"] / limit.seconds, 2),
-    }
+    found = measure(asked.clients, asked.mb, asked.rounds, played)
+    sys.stdout.write(json.dumps(measurement("round", {"peer": f"Flower {VERSION}", **found})) + "\n")
 
 
 def play(num_clients: int, num_params: int, num_rounds: int, bin_dir: Path, folder: Path) -> dict[str, Any]:
@@ -175,8 +153,9 @@ def play(num_clients: int, num_params: int, num_rounds: int, bin_dir: Path, fold
         for own in ports:
             until_open(own)
         time.sleep(CALM_S)
-        base_mb = anon_mb(central.pid)
-        sampler = Sampler(central.pid, [client.pid for client in clients])
+        sampler = Sampler(
+            lambda: family(central.pid), lambda: [one for client in clients for one in family(client.pid)]
+        )
         said = folder / "said.json"
         config = f'rounds={WARM_UP_ROUNDS + num_rounds} clients={num_clients} params={num_params} said="{said}"'
         asked = subprocess.run(
@@ -192,50 +171,10 @@ def play(num_clients: int, num_params: int, num_rounds: int, bin_dir: Path, fold
         time.sleep(LOOK_S)
         sampler.stop()
         told = json.loads(said.read_text())
-    ended_s = told["s"][WARM_UP_ROUNDS - 1 :]
-    counted = ended_s[0], ended_s[-1]
     return {
-        **spread([after - before for before, after in itertools.pairwise(ended_s)], "seconds_per_round"),
-        "central_anon_mb": sampler.peak_anon_mb(*counted), "base_mb": base_mb,
-        "central_cpu_s": sampler.cpu_s("central", *counted), "clients_cpu_s": sampler.cpu_s("clients", *counted),
-        "is_model_right": told["is_model_right"],
+        **figures(told["s"], sampler), "is_model_right": told["is_model_right"],
         "errors": num_clients * (WARM_UP_ROUNDS + num_rounds) - told["updates"],
     }
-
-
-class Sampler:
-    """Looks at all processes of the central side together, and at all of the clients'."""
-
-    def __init__(self, central: int, clients: list[int]) -> None:
-        self._pids = {"central": [central], "clients": clients}
-        self._anon_mb: list[tuple[float, float]] = []
-        self._cpu_s: dict[str, list[tuple[float, float]]] = {"central": [], "clients": []}
-        self._over = Event()
-        self._thread = Thread(target=self._look_on, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def peak_anon_mb(self, from_s: float, to_s: float) -> float:
-        return max(mb for at_s, mb in self._anon_mb if from_s - LOOK_S <= at_s <= to_s + LOOK_S)
-
-    def cpu_s(self, who: str, from_s: float, to_s: float) -> float:
-        """At least this: a process that has ended between two looks took more."""
-        found = [took for at_s, took in self._cpu_s[who] if from_s - LOOK_S <= at_s <= to_s + LOOK_S]
-        return round(sum(max(0.0, after - before) for before, after in itertools.pairwise(found)), 2)
-
-    def _look_on(self) -> None:
-        while not self._over.wait(LOOK_S):
-            at_s = time.time()
-            self._anon_mb.append((at_s, anon_mb(self._pids["central"][0])))
-            for who, pids in self._pids.items():
-                self._cpu_s[who].append((at_s, cpu_s(one for pid in pids for one in family(pid)) or 0.0))
-
-
-def anon_mb(pid: int) -> float:
-    return round(sum(memory_mb(one).get("anon", 0.0) for one in family(pid)), 1)
 
 
 def write_app(folder: Path) -> None:
@@ -258,20 +197,6 @@ def until_open(port: int, patience_s: float = 120.0) -> None:
                 return
         time.sleep(LOOK_S)
     raise SystemExit(f"nobody listens at port {port}")
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """It and whatever it has started: they are a session of their own."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            continue
-    process.wait()
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def test_the_limit_of_a_round_is_the_time_of_its_bytes_in_each_part() -> None:
 def test_a_model_is_right_only_if_it_is_what_its_rounds_make_of_the_first_one(tmp_path: Path) -> None:
     models = tmp_path / "central" / "params" / "models"
     models.mkdir(parents=True)
-    written = write_params(params_after(3, 20), models / "new", is_durable=False)
+    written = write_params(params_after(3, 20), models / "new", is_durable=False, is_named=True)
     (models / "new").rename(models / f"{written.sha256}.safetensors")
     central = MeasuredCentral(url="", join_token="", operator_token="", members=[], folder=tmp_path)
     federation = Federation(central=central, http=Http("http://127.0.0.1:1"), clock=SystemClock())
