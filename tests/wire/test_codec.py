@@ -30,6 +30,7 @@ from fednode.wire.codec import (
     sha256_of_file,
     write_params,
 )
+from fednode.wire.durable import HURRY_BYTES
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).filter(lambda name: name != "__metadata__")
 ARRAYS = hnp.arrays(
@@ -118,6 +119,14 @@ def test_what_is_written_is_read_bit_by_bit(tmp_path_factory: pytest.TempPathFac
     assert written.sha256 == hashlib.sha256(content).hexdigest() == sha256_of_file(path)
     assert written.digest == xxhash.xxh3_128(content).hexdigest() == digest_of_file(path)
     assert same_bits(read_params(path), params)
+
+
+def test_a_big_model_is_written_like_a_small_one(tmp_path: Path) -> None:
+    """So big that the disk is told to begin before its end."""
+    params, path = Params({"w": np.arange(HURRY_BYTES // 4 + 1000, dtype=np.float32)}), tmp_path / "model"
+    written = write_params(params, path, is_durable=False, is_named=True)
+    assert written.num_bytes == path.stat().st_size > HURRY_BYTES
+    assert written.sha256 == sha256_of_file(path) == hashlib.sha256(encode(params)).hexdigest()
 
 
 @given(SOME_PARAMS)

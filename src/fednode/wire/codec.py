@@ -27,7 +27,7 @@ import xxhash
 
 from fednode.core.params import BFLOAT16, Array, Manifest, Params, TensorSpec, manifest_of
 from fednode.errors import BadParamsFile, ParamsError, StoreError, StoreFull
-from fednode.wire.durable import HURRY_BYTES, fsync, hurry
+from fednode.wire.durable import HURRY_BYTES, fsync, hurry_open
 
 MAX_HEADER_BYTES = 16 << 20
 MAX_TENSORS = 1 << 16               # a header of so many is read in half a second, with 60 MiB of memory
@@ -120,7 +120,7 @@ def write_params(params: Params, path: Path, *, is_durable: bool, is_named: bool
                 num_bytes += len(piece)
                 if is_named and num_bytes - num_hurried >= HURRY_BYTES:     # it is to last, and soon to be fsynced
                     num_hurried = num_bytes
-                    hurry(Path(file.name))
+                    hurry_open(file.fileno())
         return Written(sha256=name.result() if name else "", digest=digest.hexdigest(), num_bytes=num_bytes)
 
 

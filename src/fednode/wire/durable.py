@@ -31,17 +31,23 @@ def fsync(path: Path) -> None:
 
 
 def hurry(path: Path) -> None:
+    """`hurry_open` a file that somebody else has open; one that is gone meanwhile needs no hurry."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            hurry_open(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def hurry_open(descriptor: int) -> None:
     """Have the system begin to write what it holds of this file, so that the fsync at its end has less to wait for.
 
     Promises nothing, and hides no error: what could not be written the fsync tells. Elsewhere than on Linux: nothing.
     """
-    with suppress(OSError, AttributeError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            start, to_its_end = ctypes.c_int64(0), ctypes.c_int64(0)
-            _LIBC.sync_file_range(descriptor, start, to_its_end, _SYNC_FILE_RANGE_WRITE)
-        finally:
-            os.close(descriptor)
+    with suppress(AttributeError):
+        start, to_its_end = ctypes.c_int64(0), ctypes.c_int64(0)
+        _LIBC.sync_file_range(descriptor, start, to_its_end, _SYNC_FILE_RANGE_WRITE)
 
 
 def make_folder(folder: Path, mode: int = FOLDER_MODE) -> None:
