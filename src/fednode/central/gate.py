@@ -30,6 +30,11 @@ MAX_VERSION_DIGITS = 9
 OLDEST_PROTOCOL = max(1, PROTOCOL - 1)
 NEWEST_PROTOCOL = PROTOCOL + 1          # a newer neighbour still speaks ours
 MAX_UNWRITTEN = 20_000                  # writes that wait for the disk: seconds of work, and tens of megabytes
+# As they are sent, on every answer.
+_OURS = {
+    name.lower().encode(): value.encode()
+    for name, value in {**SECURITY_HEADERS, PROTOCOL_HEADER: str(PROTOCOL)}.items()
+}
 _HOST = re.compile(r"[\w.\-\[\]:%]{1,255}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -109,8 +114,7 @@ class _Answer:
     def _add_headers(self, headers: MutableHeaders, status: int) -> None:
         scope = self._scope
         rule = cache_rule(scope["path"], scope["query_string"]) if status < BAD_REQUEST else KEEP_NOTHING
-        headers[PROTOCOL_HEADER] = str(PROTOCOL)
-        headers.update(SECURITY_HEADERS)
+        headers.raw[:] = [*(pair for pair in headers.raw if pair[0] not in _OURS), *_OURS.items()]
         headers.setdefault("Cache-Control", rule)
         # Of a name that others share, such as localhost, it would shut out their clear ports.
         if scope["scheme"] == "https" and not is_loopback_host(Headers(scope=scope).get("host", "")):

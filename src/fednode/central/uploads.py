@@ -117,6 +117,8 @@ class Uploads:
 
     async def receive(self, upload: Upload, chunks: AsyncIterator[bytes]) -> None:
         """Write what comes behind `upload.offset`. A bad body is kept coming: only its end tells whose fault it is."""
+        if not self.is_open(upload):
+            raise Conflict("another connection ended this upload", fix="announce the update again")
         upload.interrupt()
         me = upload.writer
         with disk_errors(upload.path), upload.path.open("ab", buffering=0) as file:
@@ -158,7 +160,6 @@ class Uploads:
     def drop(self, upload: Upload) -> None:
         """Forget it, and what has come of it."""
         upload.interrupt()
-        upload.path.unlink(missing_ok=True)
         self.forget(upload)
 
     def drop_all(self, round_: Round, client: str) -> None:
@@ -176,8 +177,8 @@ class Uploads:
         return self._open.get(upload.key) is upload
 
     def forget(self, upload: Upload) -> None:
-        """Its file has moved to its place."""
-        upload.note_path.unlink(missing_ok=True)
+        """Its file has moved to its place. One that a late connection has made anew since then is nobody's."""
+        _unlink([upload.path, upload.note_path])
         if self.is_open(upload):
             del self._open[upload.key]
 
