@@ -97,8 +97,9 @@ def disk_at_some_steps(disk: Disk, recorded: list[list[Call]], acked: list[bool]
     for calls in recorded[:-1]:
         for _ in disk.play(calls):
             pass
-    telling = [step for step, is_ack in enumerate(acked) if is_ack]
-    stops = chance.choices(range(len(acked)), k=NUM_STATES // 2) + chance.choices(telling, k=-(-NUM_STATES // 2))
+    anywhere = range(len(acked))
+    telling = [step for step in anywhere if acked[step]] or anywhere        # where it did not open, it told nothing
+    stops = chance.choices(anywhere, k=NUM_STATES // 2) + chance.choices(telling, k=-(-NUM_STATES // 2))
     for step, _ in enumerate(disk.play(recorded[-1])):
         for _ in range(stops.count(step)):
             yield step
