@@ -29,7 +29,7 @@ DRIVER = Path(__file__).with_name("store_driver.py")
 SEED = 20_261_124
 
 # What happens to the processes of a recording, one after the other: (failpoint, injected fault).
-FSYNCS, FDATASYNCS = range(1, 27), range(3, 26)         # of a run; the first are counted from its open store on
+FSYNCS, FDATASYNCS = range(1, 27), range(3, 23)         # of a run; the first are counted from its open store on
 RECORDINGS: dict[str, list[tuple[str, str]]] = {
     "calm": [("", "")],
     "killed with an open round": [("round.opened@1", ""), ("", "")],

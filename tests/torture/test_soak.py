@@ -21,8 +21,8 @@ from torture_scale import pick
 
 CLIENTS, SHARE, SEED = 6, 0.1, 7
 ROUNDS, SAMPLE_EVERY = pick((150, 10), (2_000, 20))
-WARM_UP = pick(0.4, 0.2)                # of the rounds: caches fill, threads start
-MOST_GROWTH_MB = pick(6.0, 12.0)        # after it
+WARM_UP = 0.4                           # of the rounds: caches fill, threads start
+MOST_GROWTH_MB = pick(4.0, 2.5)         # after it: less than what one more thread kept, where each keeps its own
 MOST_WAL_BYTES = 16 << 20               # SQLite begins anew at 4 MB, as soon as no reader is in its way
 PATIENCE_S = pick(400.0, 7_200.0)
 

@@ -41,7 +41,7 @@ __all__ = ["CentralSettings", "Serving", "serve"]
 DRAIN_S = 8                     # for requests that are under way; then they are cut
 FILES_OF_A_CONNECTION = 3       # its socket, its update while that is aggregated, and room for the others
 BACKLOG = 2048
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 COLLECT_EVERY = 10_000, 20, 20   # new objects, collections of young ones, of older ones
 MEBIBYTE = 1 << 20
 
@@ -263,11 +263,15 @@ def _cannot_bind(settings: CentralSettings, error: OSError) -> UsageError:
 
 
 def tune_malloc() -> None:
-    """Keep freed memory for the next body: else every 256 KB read of an upload asks the kernel for new pages."""
+    """Keep freed memory for the next body: else every 256 KB read of an upload asks the kernel for new pages.
+
+    In two places at most: else each thread keeps its own, and every one that works for the first time is growth.
+    """
     with suppress(OSError, AttributeError):     # not every C library has it
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 8 * MEBIBYTE)
         libc.mallopt(M_TRIM_THRESHOLD, 256 * MEBIBYTE)
+        libc.mallopt(M_ARENA_MAX, 2)
 
 
 def _tune_collector() -> None:
