@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from federation_scene import Federation
@@ -28,6 +29,13 @@ SLOW = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     rank = {f"test_{name}": place for place, name in enumerate(SLOW)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(SLOW)))
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_are() -> Iterator[None]:
+    """A command that sets its level sets it for the process, and so for every test after it."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

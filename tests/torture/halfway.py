@@ -22,7 +22,7 @@ class Halfway(Strategy):
         if os.environ.get("DIES_HALF_WAY_IN_ROUND") == str(num_calls[os.getpid()]):
             columns = list(updates.columns())
             assert len(columns) > 1
-            updates.columns = lambda: dying(columns)
+            updates._held_columns = lambda num_elements: dying(columns)     # what the mean walks over
         return State(updates.mean())
 
 def dying(columns):
