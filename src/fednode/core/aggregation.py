@@ -99,9 +99,8 @@ class Updates(Sequence[Update]):
         for block in self._blocks:
             block_sum.fill(0.0)
             for index in block:
-                # dtype says where the product is made: without it numpy multiplies in float32 and widens after.
-                weight = np.float64(self._updates[index].num_examples)
-                np.multiply(column.rows[index], weight, out=product, dtype=np.float64)
+                np.copyto(product, column.rows[index])      # widened first: a product made in float32 is another one
+                product *= np.float64(self._updates[index].num_examples)
                 np.add(block_sum, product, out=block_sum)
             np.add(total, block_sum, out=total)
         return total
