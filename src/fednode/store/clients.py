@@ -47,9 +47,9 @@ def find(c: Connection, condition: Any) -> ClientRecord | None:
     return None if row is None else client_from(row)
 
 
-def find_member(c: Connection, condition: Any) -> ClientRecord | None:
-    """Who it is, without what it offers: that may be long."""
-    row = c.execute(select(schema.client).where(condition)).first()
+def find_by_secret(c: Connection, secret_sha256: str) -> ClientRecord | None:
+    """Who has it, without what it offers: that may be long."""
+    row = c.execute(select(schema.client).where(schema.client.c.secret_sha256 == secret_sha256)).first()
     return None if row is None else replace(client_from(row), offers=(), versions={})
 
 

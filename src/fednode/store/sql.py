@@ -234,8 +234,8 @@ class SqlStore:
 
     async def client_by_secret(self, secret_sha256: str) -> ClientRecord | None:
         """Without what it offers. Revoked ones too: the caller says why the door stays shut. Every request asks."""
-        asked = schema.client.c.secret_sha256 == secret_sha256
-        return await self._by_secret.of(secret_sha256, lambda: self.read(lambda c: clients.find_member(c, asked)))
+        look = partial(clients.find_by_secret, secret_sha256=secret_sha256)
+        return await self._by_secret.of(secret_sha256, lambda: self.read(look))
 
     async def clients(self) -> list[ClientRecord]:
         """In name order."""
