@@ -242,7 +242,7 @@ def brings_it_in_twenty_parts_over_twenty_lines(evil: RawClient, work: Work, sce
     for part in range(1, 21):
         end = len(body) * part // 20
         line = evil.begin_put(work, len(body) - offset, body[offset:end], offset)
-        offset = until(lambda at=offset: arrived(evil, work, above=at), "a part to arrive")
+        offset = until(lambda at=end - 1: arrived(evil, work, above=at), "a part to arrive whole")
         line.close()
     assert evil.put(work, body, len(body)).json["is_complete"]
 
