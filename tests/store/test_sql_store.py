@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +19,22 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from endless_run import next_round, play_round
-from sqlalchemy import event, inspect
+from sqlalchemy import Connection, event, inspect
 from store_scenes import a_round, brought, config, gone, measured, model_0, params, running
 
 from fednode.clock import HandClock
 from fednode.core.records import Outcome, Position, Round, State
-from fednode.core.status import RunStatus
-from fednode.errors import AlreadyReported, NotFound, RunHalted, StoreDamaged, StoreError, StoreLocked, VersionMismatch
+from fednode.core.status import AssignmentStatus, RunStatus
+from fednode.errors import (
+    AlreadyReported,
+    NotFound,
+    RunHalted,
+    StoreDamaged,
+    StoreError,
+    StoreFull,
+    StoreLocked,
+    VersionMismatch,
+)
 from fednode.store.engine import MIGRATIONS, migrate
 from fednode.store.leadership import lead
 from fednode.store.memory import MemoryStore
@@ -380,12 +390,14 @@ async def test_two_bodies_for_one_assignment_never_mix(sql: SqlStore, tmp_path: 
 
 
 @contextmanager
-def nothing_commits(state_dir: Path) -> Iterator[None]:
-    """Somebody else holds the database, as a slow disk would: reads go on, commits wait."""
-    engine = open_engine(state_dir / "store.sqlite", is_writer=True)
-    with engine.begin():
+def writer_held(store: SqlStore) -> Iterator[None]:
+    """The writer is at work, as with a slow disk: what is written meanwhile stands in line."""
+    goes_on = threading.Event()
+    store._writer.queue(lambda c: goes_on.wait(30))
+    try:
         yield
-    engine.dispose()
+    finally:
+        goes_on.set()
 
 
 async def until(is_so: Callable[[], bool]) -> None:
@@ -430,20 +442,40 @@ async def test_an_update_whose_folder_cannot_be_made_to_last_is_not_acknowledged
     assert kept.update.params["w"].tolist() == [2.0]
 
 
-async def test_a_report_whose_sender_is_gone_is_still_whole(sql: SqlStore, tmp_path: Path) -> None:
+async def test_a_report_whose_sender_is_gone_is_still_whole(sql: SqlStore) -> None:
     run = await running(sql)
     opened = await sql.open_round(a_round(run, 1, base=await model_0(sql, run)))
-    name = f"updates/{run.id}/1-1/a.safetensors"
-    with nothing_commits(tmp_path):
+    with writer_held(sql):
+        await until(lambda: sql.num_unwritten() == 0)
         sent = asyncio.ensure_future(sql.report(opened, brought("a", 1.0)))
-        await until(lambda: any(found == name or found.startswith("incoming/") for found in files_in(tmp_path)))
+        await until(lambda: sql.num_unwritten() == 1)
         sent.cancel()
         other = asyncio.ensure_future(sql.report(opened, brought("a", 2.0)))
-        await asyncio.sleep(0.5)        # time enough for the other body to step in, where it may
-    [said] = await asyncio.gather(other, return_exceptions=True)
+        await until(lambda: sql.num_unwritten() == 2)       # both are in line, and neither has moved its file
+    with pytest.raises(AlreadyReported):
+        await other
     (kept,) = await sql.outcomes(opened)
-    assert kept.update is not None      # of the body that was the writer's first: the other one is refused
-    assert kept.update.params["w"].tolist() == ([1.0] if isinstance(said, AlreadyReported) else [2.0])
+    assert kept.update is not None
+    assert kept.update.params["w"].tolist() == [1.0]
+
+
+async def test_a_lease_is_noted_after_one_that_could_not_be(sql: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = await running(sql)
+    opened = await sql.open_round(a_round(run, 1, base=await model_0(sql, run)))
+
+    def refused(connection: Connection) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    first, second, *_ = await sql.assignments(opened)
+    with monkeypatch.context() as patch:
+        patch.setattr(sql._writer, "_guard", refused)
+        await sql.mark_leased(first)
+        with pytest.raises(StoreFull):
+            await sql.save_budget(opened, 1.0)
+    await sql.mark_leased(second)
+    await sql.save_budget(opened, 1.0)              # behind the lease in the same line
+    found = {one.client: one.status for one in await sql.assignments(opened)}
+    assert found[second.client] is AssignmentStatus.LEASED
 
 
 async def test_the_sweep_deletes_what_no_row_names_and_nothing_else(tmp_path: Path) -> None:

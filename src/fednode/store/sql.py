@@ -208,10 +208,9 @@ class SqlStore:
         return await self.read(lambda c: rows.assignments_of(c, rows.refreshed(c, round_)))
 
     async def mark_leased(self, assignment: Assignment) -> None:
-        """One more delivery. Queued: a lease that is lost is delivered again. All that wait are one statement."""
+        """One more delivery. Queued: a lease that is lost is delivered again. The first to be written takes all."""
         self._leased.put((assignment, self._clock.wall_s()))
-        if self._leased.qsize() == 1:
-            self._writer.queue(lambda c: reports.mark_leased(c, self._leased))
+        self._writer.queue(lambda c: reports.mark_leased(c, self._leased))
 
     async def budget_left_s(self, round_: Round) -> float:
         """Seconds of up-time that the round still had when they were saved last."""
